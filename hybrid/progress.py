@@ -1,0 +1,25 @@
+"""One vocabulary for "how far": loading and prefill report it, every front end shows it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["kernels", "weights", "experts", "prefill"]
+Unit = Literal["bytes", "tokens", "kernels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` units of a phase; a phase ends when they are equal."""
+
+    phase: Phase
+    done: int
+    total: int
+    unit: Unit
+
+
+ProgressSink = Callable[[Progress], None]
+
+
+def ignore(_: Progress) -> None:
+    """Swallow progress: the default sink."""
