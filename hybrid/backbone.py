@@ -35,6 +35,7 @@ class Backbone(Protocol):
     """
 
     kv_tokens: int  # positions the latent KV cache holds
+    max_block: int  # tokens that one call of a verb takes
 
     def embed(self, token_ids: Sequence[int]) -> Stream:
         """Rows of the embedding table."""

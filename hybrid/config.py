@@ -309,16 +309,12 @@ def _quantization(top: Section, text: Section, config: TextConfig) -> Quantizati
         return None
     if len({str(s.values["quantization_config"]) for s in places}) > 1:
         raise top.refuse("quantization_config", "text_config has a different one")
-    found = places[0].section("quantization_config")
-    found.section  # noqa: B018
-    return _packed_int4(found)
+    return _packed_int4(places[0].section("quantization_config"))
 
 
 def _packed_int4(found: Section) -> Quantization:
-    for key, value in (("quant_method", "compressed-tensors"), ("format", "pack-quantized")):
-        if not found.has(key):
-            found.integer(key, 0, 0)
-        found.only(key, value)
+    found.exactly("quant_method", "compressed-tensors")
+    found.exactly("format", "pack-quantized")
     found.only("quantization_status", "compressed")
     found.absent("kv_cache_scheme", "sparsity_config", "transform_config")
     groups = found.section("config_groups")
@@ -329,13 +325,11 @@ def _packed_int4(found: Section) -> Quantization:
     group.only("targets", ["Linear"])
     group.absent("input_activations", "output_activations")
     weights = group.section("weights")
-    weights.only("type", "int")
-    weights.only("strategy", "group")
-    weights.only("symmetric", True)
+    weights.exactly("num_bits", 4)
+    weights.exactly("group_size", GROUP)
+    weights.exactly("type", "int")
+    weights.exactly("strategy", "group")
+    weights.exactly("symmetric", True)
     weights.only("dynamic", False)
     weights.absent("actorder", "block_structure")
-    num_bits = weights.integer("num_bits", 1, 64)
-    group_size = weights.integer("group_size", -1, 1 << 16)
-    weights.only("num_bits", 4)
-    weights.only("group_size", GROUP)
-    return Quantization(num_bits=num_bits, group_size=group_size)
+    return Quantization(num_bits=4, group_size=GROUP)

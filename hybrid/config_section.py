@@ -74,6 +74,11 @@ class Section:
             return
         raise self.refuse(key, f"kimi-local supports only {' or '.join(map(shown, supported))}")
 
+    def exactly(self, key: str, supported: object) -> None:
+        """Refuse an absent key, and any value but one."""
+        self._required(key)
+        self.only(key, supported)
+
     def absent(self, *keys: str) -> None:
         """Refuse any of these keys if it holds more than null or an empty object or list."""
         for key in keys:
@@ -82,5 +87,5 @@ class Section:
 
     def _required(self, key: str) -> Any:
         if not self.has(key):
-            raise ConfigError(f"{self.label(key)} is missing; the model cannot be built without it")
+            raise ConfigError(f"{self.label(key)} is missing or null; the model needs it")
         return self.values[key]

@@ -41,7 +41,7 @@ def require_directory(model_dir: Path) -> None:
 def resolve_model_file(model_dir: Path, name: str) -> Path:
     """Return the real path of `name` in `model_dir`, or raise CheckpointError (see the rules)."""
     if not _is_plain(name):
-        raise CheckpointError(f"{shown(name)} is not a plain file name; a model names its own files")
+        raise CheckpointError(f"{shown(name)} is not a plain file name")
     path = model_dir / name
     try:
         real = path.resolve(strict=True)
@@ -74,7 +74,7 @@ def read_model_file(model_dir: Path, name: str, max_bytes: int) -> bytes:
     """Return the content of a file of the model, which may hold at most `max_bytes`."""
     fd = open_model_file(model_dir, name)
     try:
-        with open(fd, "rb") as file:
+        with os.fdopen(fd, "rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise CheckpointError(f"cannot read {model_dir / name}: {_reason(error)}") from None

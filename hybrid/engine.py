@@ -1,0 +1,280 @@
+"""The public engine: messages or token ids in, events out.
+
+    messages -> prompt ids -> logits -> sampled tokens -> events
+               chat/prompt   timeline   generation      answer
+
+One engine holds one timeline of tokens. A request passes its whole prompt; what the KV cache
+already knows of it is reused. A new request takes the timeline over from an unfinished one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.answer import Answer
+from hybrid.chat.parser import StreamParser
+from hybrid.chat.prompt import encode_chat
+from hybrid.chat.stop import StopStrings
+from hybrid.chat.template import ChatTemplate
+from hybrid.chat.tokenizer import Tokenizer
+from hybrid.config import ModelConfig
+from hybrid.errors import CheckpointError, ContextTooLongError, RequestError
+from hybrid.events import Event, FinishReason, Usage
+from hybrid.generation import Generation, Timing
+from hybrid.loader import LoadOptions, load_model
+from hybrid.model import Model
+from hybrid.progress import ProgressSink, ignore
+from hybrid.sampling import Sampler, SamplingParams
+from hybrid.timeline import Timeline
+
+Message = Mapping[str, Any]
+Prompt = Sequence[int] | Sequence[Message]
+
+
+def load(
+    model_dir: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    activation: str = "auto",
+    ram_budget: int | None = None,
+    vram_budget: int | None = None,
+    kv_tokens: int | None = None,
+    isa: str | None = None,
+    progress: ProgressSink = ignore,
+) -> "Engine":
+    """Load a checkpoint directory of the Kimi K2 family.
+
+    device      "auto" takes CUDA where torch sees it, else the CPU
+    threads     CPU workers; default: physical cores this process may use
+    activation  numerics of the routed experts: "int8" (default) or "bf16" (as trained, slower)
+    budgets     bytes; a model that needs more is refused with a PlacementError
+    kv_tokens   positions of the KV cache; default 32,768 or what the model allows
+    isa         kernel set, one of `hybrid.cpu_experts.available_isas()`; default the best
+
+    Raises ConfigError, CheckpointError, PlacementError or KernelError, each in one line.
+    """
+    began = perf_counter()
+    options = LoadOptions(
+        device=device,
+        threads=threads,
+        activation=activation,
+        ram_budget=ram_budget,
+        vram_budget=vram_budget,
+        kv_tokens=kv_tokens,
+        isa=isa,
+    )
+    directory = Path(model_dir)
+    config = ModelConfig.from_dir(directory)
+    tokenizer = Tokenizer.from_dir(directory)
+    template = ChatTemplate.from_dir(directory)
+    if tokenizer.vocab_size != config.text.vocab_size:
+        raise CheckpointError(
+            f"tiktoken.model makes {tokenizer.vocab_size} tokens but config.json has vocab_size "
+            f"{config.text.vocab_size}; the files do not belong together"
+        )
+    model, options = load_model(directory, config, options, progress)
+    return Engine(config, tokenizer, template, model, options, perf_counter() - began)
+
+
+class Engine:
+    """A loaded model with its tokenizer and one timeline. Not for several threads at once."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        model: Model,
+        options: LoadOptions,
+        load_s: float,
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.options = options  # as resolved: nothing in it is "auto" any more
+        self._template = template
+        self._model = model
+        self._timeline = Timeline(model)
+        self._load_s = load_s
+        self._last, self._total = Timing(), Timing()
+        self._request = 0
+
+    @property
+    def kv_tokens(self) -> int:
+        """Positions the KV cache holds: the context limit of this engine."""
+        return self._timeline.capacity
+
+    @property
+    def context_tokens(self) -> int:
+        """Positions in use."""
+        return len(self._timeline.tokens)
+
+    def prompt_ids(
+        self,
+        messages: Sequence[Message],
+        *,
+        thinking: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """Token ids of a conversation as `generate` would send them."""
+        return encode_chat(self.tokenizer, self._template, messages, thinking=thinking, tools=tools)
+
+    def logits(self, token_ids: Sequence[int], images: Sequence[Any] = ()) -> NDArray[np.float32]:
+        """Logits [len(token_ids), vocab_size] of a fresh sequence."""
+        self._request += 1
+        return self._timeline.all_logits(self._checked(token_ids, images))
+
+    def generate(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        images: Sequence[Any] = (),
+        thinking: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        progress: ProgressSink = ignore,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Event]:
+        """Answer token ids or OpenAI-style messages; the last event is the only "finish".
+
+        With token ids, `thinking` only chooses the sampling defaults: whether the answer starts in
+        reasoning follows from the prompt's last token. `should_stop` is asked before each layer.
+        Bad requests raise RequestError here, before the first event.
+        """
+        params = sampling or SamplingParams()
+        if prompt and isinstance(prompt[0], Mapping):
+            messages = cast("Sequence[Message]", prompt)
+            ids = self.prompt_ids(messages, thinking=thinking, tools=tools)
+        else:
+            messages, ids = (), list(cast("Sequence[int]", prompt))
+        ids = self._checked(ids, images)
+        room = self.kv_tokens - len(ids)
+        if room < 1:
+            raise ContextTooLongError(len(ids), self.kv_tokens)
+        self._request += 1
+        self._last = Timing()
+        generation = Generation(
+            timeline=self._timeline,
+            sampler=Sampler(params, ids, thinking=thinking),
+            stop_ids=self.tokenizer.stop_ids,
+            max_tokens=min(params.max_tokens or room, room),
+            should_stop=should_stop,
+            timing=self._last,
+        )
+        parser = StreamParser(
+            self.tokenizer,
+            thinking=ids[-1] == self.tokenizer.think_id,
+            tools=tools,
+            prior_calls=sum(len(message.get("tool_calls") or ()) for message in messages),
+        )
+        answer = Answer(parser, StopStrings(params.stop))
+        return self._events(generation, answer, ids, progress, self._request)
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers since loading: what runs, tokens and seconds of the last request and of all,
+        seconds by part of the model, bytes and picks by tier, GB/s of expert weights."""
+        spent = self._model.spent
+        seconds = {
+            name.removesuffix("_s"): round(value, 6)
+            for name, value in asdict(spent).items()
+            if name.endswith("_s")
+        }
+        return {
+            "options": asdict(self.options),
+            "load_s": round(self._load_s, 3),
+            "context": {"tokens": self.context_tokens, "capacity": self.kv_tokens},
+            "last": _rates(self._last),
+            "total": _rates(self._total),
+            "seconds": seconds,
+            "tiers": {
+                "ram": {
+                    "expert_picks": spent.expert_picks,
+                    "expert_reads": spent.expert_reads,
+                    "bytes": spent.expert_bytes,
+                    "gb_per_s": _per_second(spent.expert_bytes / 1e9, spent.experts_s),
+                }
+            },
+        }
+
+    def close(self) -> None:
+        """Free the weights. The engine cannot be used afterwards."""
+        del self._timeline, self._model
+
+    def _events(
+        self,
+        generation: Generation,
+        answer: Answer,
+        ids: Sequence[int],
+        sink: ProgressSink,
+        request: int,
+    ) -> Iterator[Event]:
+        try:
+            for token in generation.tokens(ids, sink):
+                for event in answer.push(token):
+                    yield event
+                    self._require_current(request)
+                if answer.stopped:
+                    generation.finish_reason = "stop"
+                    break
+            yield from answer.finish()
+        finally:
+            if request == self._request:
+                self._total.add(generation.timing)
+        yield self._finish(generation, answer)
+
+    def _finish(self, generation: Generation, answer: Answer) -> Event:
+        reason: FinishReason = generation.finish_reason
+        if reason == "stop" and answer.called_tools:
+            reason = "tool_calls"
+        timing = generation.timing
+        usage = Usage(
+            prompt_tokens=timing.prompt_tokens,
+            cached_tokens=timing.cached_tokens,
+            completion_tokens=timing.completion_tokens,
+            reasoning_tokens=answer.reasoning_tokens,
+        )
+        return Event("finish", finish_reason=reason, usage=usage)
+
+    def _require_current(self, request: int) -> None:
+        if request != self._request:
+            raise RequestError(
+                "another request took this engine over; finish one answer before the next"
+            )
+
+    def _checked(self, token_ids: Sequence[int], images: Sequence[Any]) -> list[int]:
+        """Validate a prompt once, at the edge."""
+        if len(images):
+            raise RequestError(
+                f"{len(images)} images were given; this version reads text only", "images"
+            )
+        ids = np.asarray(token_ids)
+        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
+            raise RequestError("the prompt is empty or not a list of token ids", "messages")
+        vocab_size = self.config.text.vocab_size
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            bad = ids[(ids < 0) | (ids >= vocab_size)][0]
+            raise RequestError(
+                f"token id {bad} is not in the vocabulary of {vocab_size}", "messages"
+            )
+        if self.config.media_placeholder_token_id in ids:
+            raise RequestError(
+                "the prompt holds an image or video; this version reads text only", "images"
+            )
+        return cast("list[int]", ids.tolist())
+
+
+def _rates(timing: Timing) -> dict[str, float]:
+    computed = timing.prompt_tokens - timing.cached_tokens
+    return asdict(timing) | {
+        "prefill_tok_s": _per_second(computed, timing.prefill_s),
+        "decode_tok_s": _per_second(timing.decode_steps, timing.decode_s),
+    }
+
+
+def _per_second(amount: float, seconds: float) -> float:
+    return round(amount / seconds, 3) if seconds > 0 else 0.0

@@ -1,0 +1,97 @@
+"""Token ids in, token ids out: prefill, then sample and step until something says stop."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.events import FinishReason, TokenLogprob
+from hybrid.progress import ProgressSink, ignore
+from hybrid.sampling import Sampler
+from hybrid.timeline import Timeline
+
+
+class _Cancelled(Exception):  # noqa: N818  a signal out of a block, never an error
+    """`should_stop` said so between two layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One token of the answer."""
+
+    token_id: int
+    logprob: TokenLogprob | None
+
+
+@dataclass(slots=True)
+class Timing:
+    """Tokens and seconds of one request; summed up, of all."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    decode_steps: int = 0  # forward passes of one token
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def add(self, other: "Timing") -> None:
+        """Add another request's numbers."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class Generation:
+    """One run of the model from a prompt. Iterate it once; `finish_reason` and `timing` follow."""
+
+    timeline: Timeline
+    sampler: Sampler
+    stop_ids: frozenset[int]
+    max_tokens: int
+    should_stop: Callable[[], bool]
+    timing: Timing
+    finish_reason: FinishReason = "length"
+
+    def tokens(self, prompt: Sequence[int], sink: ProgressSink = ignore) -> Iterator[Sampled]:
+        """Yield sampled tokens up to, not including, a stop token."""
+        try:
+            logits = self._prefill(prompt, sink)
+            for count in range(1, self.max_tokens + 1):
+                token = self._sample(logits)
+                if token.token_id in self.stop_ids:
+                    self.finish_reason = "stop"
+                    return
+                yield token
+                if count < self.max_tokens:  # nobody needs the logits behind the last token
+                    logits = self._step(token.token_id)
+        except _Cancelled:
+            self.finish_reason = "cancelled"
+
+    def _prefill(self, prompt: Sequence[int], sink: ProgressSink) -> NDArray[np.float32]:
+        began = perf_counter()
+        self.timing.prompt_tokens = len(prompt)
+        try:
+            logits, cached = self.timeline.prefill(prompt, self._poll, sink)
+        finally:
+            self.timing.prefill_s = perf_counter() - began
+        self.timing.cached_tokens = cached
+        return logits
+
+    def _sample(self, logits: NDArray[np.float32]) -> Sampled:
+        token_id = self.sampler(logits)
+        self.timing.completion_tokens += 1
+        return Sampled(token_id, self.sampler.logprob(logits, token_id))
+
+    def _step(self, token_id: int) -> NDArray[np.float32]:
+        began = perf_counter()
+        try:
+            return self.timeline.step(token_id, self._poll)
+        finally:
+            self.timing.decode_steps += 1
+            self.timing.decode_s += perf_counter() - began
+
+    def _poll(self) -> None:
+        if self.should_stop():
+            raise _Cancelled

@@ -1,0 +1,41 @@
+"""Checkpoint tensors as torch tensors on a device."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybrid.checkpoint import Checkpoint
+from hybrid.progress import Progress, ProgressSink
+
+
+class WeightReader:
+    """Reads a tensor by name, converts it, uploads it and reports the bytes."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        total_bytes: int,
+        sink: ProgressSink,
+    ) -> None:
+        self.device = device
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        self._sink = sink
+        self._done = 0
+        self._total = total_bytes
+
+    def __call__(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Put a tensor on the device, in the activation type unless told otherwise."""
+        return self.on_host(name, dtype).to(self.device)
+
+    def on_host(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Copy a tensor out of the mapped file, so that the file may be closed."""
+        mapped = self._checkpoint.tensor(name)
+        copied = torch.from_numpy(np.array(mapped))
+        if self._checkpoint.info(name).dtype == "BF16":
+            copied = copied.view(torch.bfloat16)
+        self._done += mapped.nbytes
+        self._sink(Progress("weights", self._done, self._total, "bytes"))
+        return copied.to(dtype or self._dtype)

@@ -1,0 +1,206 @@
+"""From a model directory to a model that can run: what goes where, in which order.
+
+    config.json -> headers checked -> memory checked -> kernels compiled and self-checked
+    -> backbone read onto the device -> routed experts repacked into one arena in host RAM
+
+Every refusal comes before the first large allocation.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybrid import cpu_experts
+from hybrid.backbone import Backbone
+from hybrid.checkpoint import Checkpoint
+from hybrid.config import ModelConfig, TextConfig
+from hybrid.cpu_experts import ExpertLayer
+from hybrid.errors import ConfigError, PlacementError
+from hybrid.memory import free_host_bytes
+from hybrid.model import Model
+from hybrid.progress import Progress, ProgressSink, ignore
+
+DEFAULT_KV_TOKENS = 32_768
+KV_BYTES = 2  # bf16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a model is to be loaded. `None` and "auto" are resolved here and logged in the stats."""
+
+    device: str = "auto"
+    threads: int | None = None
+    activation: str = "auto"
+    ram_budget: int | None = None  # bytes
+    vram_budget: int | None = None  # bytes
+    kv_tokens: int | None = None
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "ram_budget", "vram_budget", "kv_tokens"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
+
+
+def load_model(
+    model_dir: Path, config: ModelConfig, options: LoadOptions, sink: ProgressSink = ignore
+) -> tuple[Model, LoadOptions]:
+    """Load everything that computes; returns it with the options as they were resolved."""
+    text = config.text
+    options = _resolve(text, options)
+    assert options.kv_tokens is not None
+    with Checkpoint.open(model_dir, config) as checkpoint:
+        _require_memory(text, checkpoint, options)
+        cpu_experts.warm_up(options.isa, options.activation, progress=sink)
+        backbone = _load_backbone(text, checkpoint, options, sink)
+        experts = _load_experts(text, checkpoint, options, sink)
+    return Model(text, backbone, experts), options
+
+
+def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
+    """Replace every "auto" by what it means on this machine."""
+    kv_tokens = options.kv_tokens or min(DEFAULT_KV_TOKENS, text.max_position_embeddings)
+    if kv_tokens > text.max_position_embeddings:
+        raise ConfigError(
+            f"kv_tokens is {kv_tokens}; this model allows at most {text.max_position_embeddings}"
+        )
+    return replace(
+        options,
+        device=_resolve_device(options.device),
+        threads=options.threads or cpu_experts.default_threads(),
+        activation="int8" if options.activation == "auto" else options.activation,
+        isa=cpu_experts.select(options.isa),
+        kv_tokens=kv_tokens,
+    )
+
+
+def _resolve_device(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch  # a second of import that a machine without a GPU need not wait for
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise PlacementError(
+            "device is 'cuda' but torch sees no CUDA device; check nvidia-smi and that torch is a "
+            "CUDA build, or load with device='cpu'"
+        )
+    return "cpu"
+
+
+def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> None:
+    """Refuse what cannot fit before anything is allocated."""
+    assert options.kv_tokens is not None
+    experts = text.moe_layers * text.n_routed_experts * _record_bytes(text)
+    dense = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
+    latent = text.kv_lora_rank + text.qk_rope_head_dim
+    cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
+    on_device = dense + cache
+    if options.device == "cuda":
+        _require("device", "vram_budget", on_device, _free_device_bytes(), options.vram_budget)
+        on_device = 0
+    _require("host", "ram_budget", experts + on_device, free_host_bytes(), options.ram_budget)
+
+
+def _require(where: str, budget_name: str, needed: int, free: int, budget: int | None) -> None:
+    limit, name = (free, "free") if budget is None or free < budget else (budget, budget_name)
+    if needed > limit:
+        raise PlacementError(
+            f"the model needs {needed / 1e9:.1f} GB of {where} memory but {name} is "
+            f"{limit / 1e9:.1f} GB; lower kv_tokens, or use a machine with more"
+        )
+
+
+def _free_device_bytes() -> int:
+    import torch
+
+    return torch.cuda.mem_get_info()[0]
+
+
+def _record_bytes(text: TextConfig) -> int:
+    return cpu_experts.record_bytes(text.hidden_size, text.moe_intermediate_size)
+
+
+def _backbone_names(checkpoint: Checkpoint) -> Iterator[str]:
+    """Text tensors that are not routed experts."""
+    return (
+        name
+        for name in checkpoint
+        if name.startswith(("model.", "lm_head.")) and ".mlp.experts." not in name
+    )
+
+
+def _load_backbone(
+    text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, sink: ProgressSink
+) -> Backbone:
+    assert options.kv_tokens is not None
+    total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
+    if options.device == "cpu":
+        from hybrid.cpu_dense import CpuBackbone
+
+        return CpuBackbone.load(
+            text,
+            checkpoint,
+            kv_tokens=options.kv_tokens,
+            threads=options.threads,
+            isa=options.isa,
+            progress=sink,
+        )
+    import torch
+
+    from hybrid.gpu_attention.backbone import TorchBackbone
+    from hybrid.gpu_attention.weights import WeightReader
+
+    reader = WeightReader(checkpoint, torch.device("cuda"), torch.bfloat16, total, sink)
+    return TorchBackbone(text, reader, options.kv_tokens, torch.bfloat16)
+
+
+def _load_experts(
+    text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, sink: ProgressSink
+) -> Sequence[ExpertLayer | None]:
+    """Repack every routed expert from the mapped shards, several at once."""
+    moe = [layer for layer in range(text.num_hidden_layers) if text.is_moe(layer)]
+    arena = cpu_experts.allocate(len(moe) * text.n_routed_experts * _record_bytes(text))
+    arena = arena.reshape(len(moe), text.n_routed_experts, -1)
+    layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
+    for layer, records in zip(moe, arena, strict=True):
+        layers[layer] = ExpertLayer(
+            text.n_routed_experts,
+            text.hidden_size,
+            text.moe_intermediate_size,
+            isa=options.isa,
+            threads=options.threads,
+            activation=options.activation,
+            records=records,
+        )
+
+    def fill(place: tuple[int, int]) -> None:
+        layer, expert = place
+        target = layers[layer]
+        assert target is not None
+        target.set_expert(expert, **_packed(checkpoint, layer, expert))
+
+    places = [(layer, expert) for layer in moe for expert in range(text.n_routed_experts)]
+    pool = ThreadPoolExecutor(options.threads)
+    try:
+        for done, _ in enumerate(pool.map(fill, places), 1):
+            sink(Progress("experts", done * _record_bytes(text), arena.nbytes, "bytes"))
+    finally:  # an interrupt must not wait for the thousands that are queued
+        pool.shutdown(cancel_futures=True)
+    return layers
+
+
+def _packed(checkpoint: Checkpoint, layer: int, expert: int) -> dict[str, tuple]:
+    prefix = f"model.layers.{layer}.mlp.experts.{expert}"
+    return {
+        name: (
+            checkpoint.tensor(f"{prefix}.{name}_proj.weight_packed"),
+            checkpoint.tensor(f"{prefix}.{name}_proj.weight_scale"),
+        )
+        for name in ("gate", "up", "down")
+    }

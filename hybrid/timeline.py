@@ -1,0 +1,83 @@
+"""One sequence of tokens and the rows of the KV cache that belong to it.
+
+The caller always passes the whole prompt; the timeline works out what it already knows:
+
+    known tokens   a b c d e f
+    new prompt     a b c x y        ->  rows of a b c are reused, x y are computed
+
+A row counts only once its whole block is through all layers, so that a cancelled prefill leaves the
+timeline shorter, never wrong.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.backbone import Stream
+from hybrid.errors import ContextTooLongError
+from hybrid.model import Model
+from hybrid.progress import Progress, ProgressSink, ignore
+
+
+class Timeline:
+    """Token ids whose keys and values are in the cache, in order."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.tokens: list[int] = []
+
+    @property
+    def capacity(self) -> int:
+        """Positions that the KV cache holds."""
+        return self._model.backbone.kv_tokens
+
+    def prefill(
+        self,
+        prompt: Sequence[int],
+        poll: Callable[[], None] = lambda: None,
+        sink: ProgressSink = ignore,
+    ) -> tuple[NDArray[np.float32], int]:
+        """Make the timeline equal `prompt`; returns the last token's logits and the reused tokens.
+
+        The last token is always computed: its logits are not kept.
+        """
+        self._require_room(prompt)
+        cached = min(self._common_prefix(prompt), len(prompt) - 1)
+        del self.tokens[cached:]
+        sink(Progress("prefill", 0, len(prompt) - cached, "tokens"))
+        last: Stream = None
+        for x in self._blocks(prompt, poll):
+            last = self._model.backbone.last(x)
+            sink(Progress("prefill", len(self.tokens) - cached, len(prompt) - cached, "tokens"))
+        return self._model.logits(last)[0], cached
+
+    def all_logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits of every position of a fresh sequence: [len(token_ids), vocab_size]."""
+        self._require_room(token_ids)
+        self.tokens.clear()
+        blocks = self._blocks(token_ids, lambda: None)
+        return np.concatenate([self._model.logits(x) for x in blocks])
+
+    def step(self, token_id: int, poll: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
+        """Append one token; returns the logits of the next: [vocab_size]."""
+        x = self._model.forward([token_id], len(self.tokens), poll)
+        self.tokens.append(token_id)
+        return self._model.logits(x)[0]
+
+    def _blocks(self, prompt: Sequence[int], poll: Callable[[], None]) -> Iterator[Stream]:
+        """Run what is missing of the prompt, a block at a time."""
+        while (start := len(self.tokens)) < len(prompt):
+            block = list(prompt[start : start + self._model.backbone.max_block])
+            x = self._model.forward(block, start, poll)
+            self.tokens += block
+            yield x
+
+    def _require_room(self, prompt: Sequence[int]) -> None:
+        if len(prompt) > self.capacity:
+            raise ContextTooLongError(len(prompt), self.capacity)
+
+    def _common_prefix(self, prompt: Sequence[int]) -> int:
+        pairs = zip(self.tokens, prompt, strict=False)
+        differing = (at for at, (known, new) in enumerate(pairs) if known != new)
+        return next(differing, min(len(self.tokens), len(prompt)))
