@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid import cpu_experts
 from hybrid.backbone import Backbone
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
-from hybrid.cpu_experts import ExpertLayer
+from hybrid.cpu_experts import ExpertLayer, arena, dispatch
+from hybrid.cpu_experts.cores import available_cores
+from hybrid.cpu_experts.layer import Int4
+from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import ConfigError, PlacementError
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model
@@ -55,7 +57,7 @@ def load_model(
     assert options.kv_tokens is not None
     with Checkpoint.open(model_dir, config) as checkpoint:
         _require_memory(text, checkpoint, options)
-        cpu_experts.warm_up(options.isa, options.activation, progress=sink)
+        dispatch.warm_up(options.isa, options.activation, progress=sink)
         backbone = _load_backbone(text, checkpoint, options, sink)
         experts = _load_experts(text, checkpoint, options, sink)
     return Model(text, backbone, experts), options
@@ -71,9 +73,9 @@ def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
     return replace(
         options,
         device=_resolve_device(options.device),
-        threads=options.threads or cpu_experts.default_threads(),
-        activation="int8" if options.activation == "auto" else options.activation,
-        isa=cpu_experts.select(options.isa),
+        threads=options.threads or available_cores(),
+        activation=dispatch.select_mode(options.activation),
+        isa=dispatch.select(options.isa),
         kv_tokens=kv_tokens,
     )
 
@@ -123,7 +125,7 @@ def _free_device_bytes() -> int:
 
 
 def _record_bytes(text: TextConfig) -> int:
-    return cpu_experts.record_bytes(text.hidden_size, text.moe_intermediate_size)
+    return RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes
 
 
 def _backbone_names(checkpoint: Checkpoint) -> Iterator[str]:
@@ -165,10 +167,10 @@ def _load_experts(
 ) -> Sequence[ExpertLayer | None]:
     """Repack every routed expert from the mapped shards, several at once."""
     moe = [layer for layer in range(text.num_hidden_layers) if text.is_moe(layer)]
-    arena = cpu_experts.allocate(len(moe) * text.n_routed_experts * _record_bytes(text))
-    arena = arena.reshape(len(moe), text.n_routed_experts, -1)
+    memory = arena.allocate(len(moe) * text.n_routed_experts * _record_bytes(text))
+    records = memory.reshape(len(moe), text.n_routed_experts, -1)
     layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
-    for layer, records in zip(moe, arena, strict=True):
+    for layer, own in zip(moe, records, strict=True):
         layers[layer] = ExpertLayer(
             text.n_routed_experts,
             text.hidden_size,
@@ -176,31 +178,32 @@ def _load_experts(
             isa=options.isa,
             threads=options.threads,
             activation=options.activation,
-            records=records,
+            records=own,
         )
 
     def fill(place: tuple[int, int]) -> None:
         layer, expert = place
         target = layers[layer]
         assert target is not None
-        target.set_expert(expert, **_packed(checkpoint, layer, expert))
+        gate, up, down = _packed(checkpoint, layer, expert)
+        target.set_expert(expert, gate=gate, up=up, down=down)
 
     places = [(layer, expert) for layer in moe for expert in range(text.n_routed_experts)]
     pool = ThreadPoolExecutor(options.threads)
     try:
         for done, _ in enumerate(pool.map(fill, places), 1):
-            sink(Progress("experts", done * _record_bytes(text), arena.nbytes, "bytes"))
+            sink(Progress("experts", done * _record_bytes(text), memory.nbytes, "bytes"))
     finally:  # an interrupt must not wait for the thousands that are queued
         pool.shutdown(cancel_futures=True)
     return layers
 
 
-def _packed(checkpoint: Checkpoint, layer: int, expert: int) -> dict[str, tuple]:
+def _packed(checkpoint: Checkpoint, layer: int, expert: int) -> tuple[Int4, Int4, Int4]:
+    """Codes and scales of gate, up and down, as they lie in the shards."""
     prefix = f"model.layers.{layer}.mlp.experts.{expert}"
-    return {
-        name: (
-            checkpoint.tensor(f"{prefix}.{name}_proj.weight_packed"),
-            checkpoint.tensor(f"{prefix}.{name}_proj.weight_scale"),
-        )
-        for name in ("gate", "up", "down")
-    }
+
+    def read(name: str) -> Int4:
+        base = f"{prefix}.{name}_proj.weight"
+        return checkpoint.tensor(f"{base}_packed"), checkpoint.tensor(f"{base}_scale")
+
+    return read("gate"), read("up"), read("down")

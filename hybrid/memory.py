@@ -15,7 +15,7 @@ CGROUP_FILES = (  # limit and use, version 2 then version 1
 
 def free_host_bytes() -> int:
     """Return what the machine has available, or what the container's limit leaves of it."""
-    free = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     for limit, used in CGROUP_FILES:
         left = _cgroup_left(Path(limit), Path(used))
         if left is not None:

@@ -50,7 +50,8 @@ class Timeline:
         for x in self._blocks(prompt, poll):
             last = self._model.backbone.last(x)
             sink(Progress("prefill", len(self.tokens) - cached, len(prompt) - cached, "tokens"))
-        return self._model.logits(last)[0], cached
+        logits: NDArray[np.float32] = self._model.logits(last)[0]
+        return logits, cached
 
     def all_logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits of every position of a fresh sequence: [len(token_ids), vocab_size]."""
@@ -63,7 +64,8 @@ class Timeline:
         """Append one token; returns the logits of the next: [vocab_size]."""
         x = self._model.forward([token_id], len(self.tokens), poll)
         self.tokens.append(token_id)
-        return self._model.logits(x)[0]
+        logits: NDArray[np.float32] = self._model.logits(x)[0]
+        return logits
 
     def _blocks(self, prompt: Sequence[int], poll: Callable[[], None]) -> Iterator[Stream]:
         """Run what is missing of the prompt, a block at a time."""

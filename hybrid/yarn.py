@@ -39,7 +39,7 @@ def cos_sin(
 
 def softmax_scale(text: TextConfig) -> float:
     """qk_head_dim^-1/2 times the square of YaRN's attention factor (0.14468 for K2.5)."""
-    scale = float(text.qk_nope_head_dim + text.qk_rope_head_dim) ** -0.5
+    scale = 1 / math.sqrt(text.qk_nope_head_dim + text.qk_rope_head_dim)
     if (yarn := text.rope_scaling) is None or not yarn.mscale_all_dim:
         return scale
     return scale * _mscale(yarn.factor, yarn.mscale_all_dim) ** 2
