@@ -140,17 +140,17 @@ def _backbone_names(checkpoint: Checkpoint) -> Iterator[str]:
 def _load_backbone(
     text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, sink: ProgressSink
 ) -> Backbone:
+    """Compiled kernels on a machine without a GPU, torch on one with it."""
     assert options.kv_tokens is not None
-    total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
+    assert options.threads is not None
     if options.device == "cpu":
-        from hybrid.cpu_dense import CpuBackbone
+        from hybrid.cpu_dense.backbone import CpuBackbone
 
         return CpuBackbone.load(
             text,
             checkpoint,
             kv_tokens=options.kv_tokens,
             threads=options.threads,
-            isa=options.isa,
             progress=sink,
         )
     import torch
@@ -158,6 +158,7 @@ def _load_backbone(
     from hybrid.gpu_attention.backbone import TorchBackbone
     from hybrid.gpu_attention.weights import WeightReader
 
+    total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
     reader = WeightReader(checkpoint, torch.device("cuda"), torch.bfloat16, total, sink)
     return TorchBackbone(text, reader, options.kv_tokens, torch.bfloat16)
 

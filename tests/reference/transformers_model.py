@@ -5,7 +5,9 @@ checkpoint, which is then loaded in fp32, so that what is compared is the mathem
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +52,9 @@ def _native(config: dict) -> dict:
     return config
 
 
+Noise = Callable[[torch.Tensor], torch.Tensor]
+
+
 class Oracle:
     """The model in fp32, with the routing of every layer recorded on the way."""
 
@@ -60,23 +65,34 @@ class Oracle:
         nested = "text_config" in config
         kind = Kimi_K25ForConditionalGeneration if nested else DeepseekV3ForCausalLM
         self.model, report = kind.from_pretrained(
-            dense_dir, dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
+            dense_dir,
+            dtype=torch.float32,
+            output_loading_info=True,
+            attn_implementation="eager",
+            experts_implementation="eager",
         )
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]
         self.model.eval()
         self.routing: list[np.ndarray] = []  # expert ids [tokens, k] of each layer with experts
+        self._noise: Noise = lambda x: x
         for name, module in self.model.named_modules():
             if name.endswith(".mlp.experts"):
-                module.register_forward_pre_hook(self._record)
+                module.forward = self._noisy_experts(module.forward)
+            if name.endswith(".self_attn") and hasattr(module, "expand_kv"):
+                module.expand_kv = self._noisy_cache(module.expand_kv)
 
     @torch.inference_mode()
-    def logits(self, ids: list[int]) -> np.ndarray:
-        """[len(ids), vocab_size] in fp32; `routing` holds what was chosen."""
+    def logits(self, ids: list[int], noise: Noise = lambda x: x) -> np.ndarray:
+        """[len(ids), vocab_size] in fp32; `routing` holds what was chosen.
+
+        `noise` is applied where our runtime rounds: to what goes into an expert's matrices and to
+        what goes into the KV cache.
+        """
         self.routing.clear()
+        self._noise = noise
         return self.model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
 
-    @torch.inference_mode()
     def greedy(self, ids: list[int], count: int) -> list[int]:
         """`count` tokens, without a cache: each from the whole prefix."""
         ids = list(ids)
@@ -84,5 +100,37 @@ class Oracle:
             ids.append(int(self.logits(ids)[-1].argmax()))
         return ids[-count:]
 
-    def _record(self, _module: torch.nn.Module, args: tuple) -> None:
-        self.routing.append(args[1].reshape(-1, args[1].shape[-1]).numpy())
+    def sensitivity(self, ids: list[int], unit: float, draws: int = 6) -> float:
+        """How far logits move at most if every noisy value x becomes x (1 +- unit), sign random.
+
+        To first order the logits' error is a sum of (derivative x value x relative error) over all
+        places. Rounding has |relative error| <= unit, at random; a draw takes all of them at full
+        size, so it moves the sum by sqrt(3) times the deviation that rounding causes, or more.
+        """
+        exact = self.logits(ids)
+        worst = 0.0
+        for seed in range(draws):
+            generator = torch.Generator().manual_seed(seed)
+
+            def noise(x: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
+                sign = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+                return x * (1 + unit * sign)
+
+            worst = max(worst, float(np.abs(self.logits(ids, noise) - exact).max()))
+        return worst
+
+    def _noisy_experts(self, forward: Callable) -> Callable:
+        linear = torch.nn.functional.linear
+
+        def replaced(hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> Any:
+            self.routing.append(ids.reshape(-1, ids.shape[-1]).numpy().copy())
+            torch.nn.functional.linear = lambda x, weight: linear(self._noise(x), weight)
+            try:
+                return forward(hidden, ids, weights)
+            finally:
+                torch.nn.functional.linear = linear
+
+        return replaced
+
+    def _noisy_cache(self, expand_kv: Callable) -> Callable:
+        return lambda c, k_rope: expand_kv(self._noise(c), self._noise(k_rope))
