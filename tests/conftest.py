@@ -64,8 +64,11 @@ def tiny_dir(checkpoint_dir: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def oracle(checkpoint_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory):
     """Transformers' model of a tiny checkpoint, by the name of its shape."""
+    import torch
+
     from tests.reference.transformers_model import Oracle, dense_copy
 
+    torch.set_num_threads(1)  # tiny matrices: a second thread only waits for the first
     made: dict[str, Oracle] = {}
 
     def make(name: str) -> Oracle:

@@ -20,6 +20,7 @@ from tests.conftest import SHAPES
 from tests.reference.experts import Matrix
 
 pytestmark = pytest.mark.oracle
+torch.set_num_threads(1)  # tiny matrices: a second thread only waits for the first
 
 # Logits reach 60. Each is the end of a chain of some 12 sums a layer of up to 128 terms, each term
 # rounded at 2^-24: sqrt(5 layers * 12 * 128) * 2^-24 * 60 = 3e-4 if all add up at full size.

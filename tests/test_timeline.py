@@ -1,0 +1,116 @@
+"""Prefix reuse, cancellation and limits: what is computed changes, what comes out does not."""
+
+import numpy as np
+import pytest
+
+import hybrid
+from hybrid.errors import ContextTooLongError
+from hybrid.progress import Progress
+from hybrid.timeline import Timeline
+
+KV_TOKENS = 640  # more than one block
+
+
+class Stop(Exception):  # noqa: N818
+    """Raised by a poll to abandon a block."""
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_dir):
+    return hybrid.load(tiny_dir, device="cpu", kv_tokens=KV_TOKENS)
+
+
+@pytest.fixture
+def timeline(engine):
+    return Timeline(engine._model)
+
+
+def prompt(tokens: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, 768, tokens).tolist()
+
+
+def fresh(engine, ids: list[int]) -> np.ndarray:
+    return Timeline(engine._model).prefill(ids)[0]
+
+
+def test_a_shared_prefix_is_reused_and_changes_nothing(engine, timeline):
+    first, second = prompt(50), prompt(30) + prompt(30, seed=1)
+    timeline.prefill(first)
+    logits, cached = timeline.prefill(second)
+    assert cached == 30
+    assert timeline.tokens == second
+    assert np.array_equal(logits, fresh(engine, second))
+
+
+def test_the_last_token_is_always_computed(engine, timeline):
+    ids = prompt(20)
+    timeline.prefill(ids)
+    logits, cached = timeline.prefill(ids)
+    assert cached == 19
+    assert np.array_equal(logits, fresh(engine, ids))
+    logits, cached = timeline.prefill(ids[:5])
+    assert cached == 4
+    assert np.array_equal(logits, fresh(engine, ids[:5]))
+
+
+def test_steps_extend_what_the_next_prompt_may_reuse(engine, timeline):
+    ids = prompt(10)
+    timeline.prefill(ids)
+    for token in (5, 6, 7):
+        logits = timeline.step(token)
+    assert np.array_equal(logits, fresh(engine, [*ids, 5, 6, 7]))
+    _, cached = timeline.prefill([*ids, 5, 6, 8])
+    assert cached == 12
+
+
+def test_prefill_in_blocks_reports_every_block(timeline):
+    seen: list[Progress] = []
+    timeline.prefill(prompt(600), sink=seen.append)
+    assert [(p.done, p.total) for p in seen] == [(0, 600), (512, 600), (600, 600)]
+    assert {(p.phase, p.unit) for p in seen} == {("prefill", "tokens")}
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3, 4, 6])
+def test_a_cancelled_prefill_leaves_only_whole_blocks(engine, timeline, layer):
+    ids, calls = prompt(600), iter(range(1000))
+
+    def poll():
+        if next(calls) == layer:
+            raise Stop
+
+    timeline.prefill(prompt(8, seed=2))
+    with pytest.raises(Stop):
+        timeline.prefill(ids, poll)
+    assert timeline.tokens == ids[: 512 * (layer // 4)]
+    assert np.array_equal(timeline.prefill(ids)[0], fresh(engine, ids))
+
+
+def test_a_cancelled_step_can_be_taken_again(engine, timeline):
+    ids = prompt(9)
+    timeline.prefill(ids[:-1])
+    with pytest.raises(Stop):
+        timeline.step(ids[-1], poll=_stop)
+    assert timeline.tokens == ids[:-1]
+    assert np.array_equal(timeline.step(ids[-1]), fresh(engine, ids))
+
+
+def _stop():
+    raise Stop
+
+
+def test_more_than_the_cache_holds_is_refused_before_anything_changes(timeline):
+    timeline.prefill(prompt(7))
+    with pytest.raises(ContextTooLongError, match="641 tokens but the KV cache holds 640"):
+        timeline.prefill(prompt(641))
+    with pytest.raises(ContextTooLongError):
+        timeline.all_logits(prompt(641))
+    assert len(timeline.tokens) == 7
+
+
+def test_a_stale_row_would_be_seen(engine, timeline):
+    """The check itself: reusing one token too many gives other logits."""
+    first, second = prompt(50), prompt(30) + prompt(30, seed=1)
+    timeline.prefill(first)
+    timeline.tokens[:31] = second[:31]  # claim a row that belongs to another token
+    logits, _ = timeline.prefill(second)
+    assert not np.array_equal(logits, fresh(engine, second))
