@@ -258,7 +258,7 @@ def _vision(top: Section, hidden_size: int) -> VisionConfig:
     vision.only("projector_hidden_act", "gelu")
     vision.only("hidden_act", "gelu_pytorch_tanh")
     vision.only("merge_kernel_size", [2, 2])
-    vision.only("text_hidden_size", hidden_size)
+    _require_same(vision, "text_hidden_size", hidden_size, "text hidden_size")
     pos_emb = {
         side: vision.integer(vision.first(f"init_pos_emb_{side}", f"pos_emb_{side}"), 1, 1024)
         for side in ("height", "width", "time")
@@ -272,7 +272,7 @@ def _vision(top: Section, hidden_size: int) -> VisionConfig:
             ("num_attention_heads", 256),
         )
     }
-    vision.only("mm_hidden_size", sizes["hidden_size"])
+    _require_same(vision, "mm_hidden_size", sizes["hidden_size"], "vision hidden size")
     if sizes["hidden_size"] % (4 * sizes["num_attention_heads"]):
         raise vision.refuse(
             vision.first("vt_hidden_size", "hidden_size"),
@@ -291,6 +291,11 @@ def _vision(top: Section, hidden_size: int) -> VisionConfig:
         merge_kernel_size=(2, 2),
         projector_ln_eps=vision.real("projector_ln_eps", 1e-12, 1e-2, default=eps_default),
     )
+
+
+def _require_same(section: Section, key: str, value: int, other: str) -> None:
+    if section.has(key) and section.values[key] != value:
+        raise section.refuse(key, f"expected the {other}, {value}")
 
 
 def _media_id(top: Section, text: TextConfig) -> int:

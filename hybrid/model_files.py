@@ -32,10 +32,23 @@ def shown(value: object) -> str:
 
 def require_directory(model_dir: Path) -> None:
     """Raise CheckpointError unless `model_dir` is a directory that can be listed."""
-    if not model_dir.exists():
-        raise CheckpointError(f"{model_dir} does not exist; give the directory of a checkpoint")
-    if not model_dir.is_dir():
-        raise CheckpointError(f"{model_dir} is not a directory; give the directory, not a file")
+    list_model_files(model_dir)
+
+
+def list_model_files(model_dir: Path) -> list[str]:
+    """Return the sorted names of all that lies in the directory, symlinks and all."""
+    try:
+        return sorted(os.listdir(model_dir))  # noqa: PTH208  names are all that is wanted
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{model_dir} does not exist; give the directory of a checkpoint"
+        ) from None
+    except NotADirectoryError:
+        raise CheckpointError(
+            f"{model_dir} is not a directory; give the directory, not a file"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot list {model_dir}: {error.strerror}") from None
 
 
 def resolve_model_file(model_dir: Path, name: str) -> Path:
@@ -72,15 +85,14 @@ def open_model_file(model_dir: Path, name: str) -> int:
 
 def read_model_file(model_dir: Path, name: str, max_bytes: int) -> bytes:
     """Return the content of a file of the model, which may hold at most `max_bytes`."""
-    fd = open_model_file(model_dir, name)
     try:
-        with os.fdopen(fd, "rb") as file:
-            data = file.read(max_bytes + 1)
+        with os.fdopen(open_model_file(model_dir, name), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise CheckpointError(f"{model_dir / name} is larger than {max_bytes} bytes")
+            return file.read(size)
     except OSError as error:
         raise CheckpointError(f"cannot read {model_dir / name}: {_reason(error)}") from None
-    if len(data) > max_bytes:
-        raise CheckpointError(f"{model_dir / name} is larger than {max_bytes} bytes")
-    return data
 
 
 def parse_json_object(
