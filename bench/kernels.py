@@ -267,11 +267,8 @@ def main() -> None:
         "tiny_step_us": round(tiny_step(), 2),
     }
     print(", ".join(f"{name} {value}" for name, value in extra.items()))
-    print(
-        json.dumps(
-            {"environment": environment(layers[0]), **extra, "rows": list(map(asdict, rows))}
-        )
-    )
+    report = {"environment": environment(layers[0]), **extra, "rows": [asdict(row) for row in rows]}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

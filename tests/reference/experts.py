@@ -1,8 +1,8 @@
 """The routed experts in slow, obvious numpy: every float32 operation rounded on its own.
 
 A matrix is the checkpoint's pair: packed int32 [out, in/8] and bf16 bits of scales [out, in/32].
-`layer_int8` and `layer_bf16` define the runtime's result bit for bit; `layer_exact` is the real-valued
-function (float64, no activation rounding) against which the modes' errors are bounded.
+`layer_int8` and `layer_bf16` define the runtime's result bit for bit; `Matrix.dense` gives the
+float64 weights of the real-valued function, against which the errors of the modes are bounded.
 """
 
 from dataclasses import dataclass, fields

@@ -1,0 +1,123 @@
+"""One routed-expert layer over a batch: one call of compiled code, from ids to the combined output.
+
+    check ids -> for each chunk of tokens: sort pairs by expert -> ENCODE, GATE_UP, DOWN, COMBINE
+
+Returns (status, value): OK, or what is wrong with the request and the value seen. Nothing is
+written to `out` unless the status is OK.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
+
+from numba import carray, types
+
+from hybrid.cpu_experts.compiled import function, inlined, once
+from hybrid.cpu_experts.job import (
+    CHUNK_TOKENS,
+    ENCODE,
+    PHASES,
+    cut_scratch,
+    job_at,
+    layer_at,
+)
+from hybrid.cpu_experts.kernel import units_of
+from hybrid.cpu_experts.native import (
+    call_kernel,
+    load_i32,
+    load_u8,
+    store_i32,
+)
+from hybrid.cpu_experts.pool import parallel
+
+OK, BAD_ID, NOT_READY, MORE_SCRATCH = range(4)
+
+
+@inlined
+def _check_ids(layer, ids, count):
+    """(OK, 0), or the first id that is out of range or was never set."""
+    for index in range(count):
+        expert = load_i32(ids, index)
+        if expert < -1 or expert >= layer.n_experts:
+            return BAD_ID, expert
+        if expert >= 0 and load_u8(layer.ready, expert) == 0:
+            return NOT_READY, expert
+    return OK, 0
+
+
+@inlined
+def _sort_pairs(job, n_experts, ids):
+    """Counting sort of the pairs by expert; segments are the experts that occur."""
+    slots = job.tokens * job.k
+    for expert in range(n_experts):
+        store_i32(job.cursor, expert, 0)
+    for slot in range(slots):
+        expert = load_i32(ids, slot)
+        if expert >= 0:
+            store_i32(job.cursor, expert, load_i32(job.cursor, expert) + 1)
+    pairs, segments = 0, 0
+    for expert in range(n_experts):
+        count = load_i32(job.cursor, expert)
+        if count > 0:
+            store_i32(job.expert, segments, expert)
+            store_i32(job.first, segments, pairs)
+            segments += 1
+        store_i32(job.cursor, expert, pairs)
+        pairs += count
+    store_i32(job.first, segments, pairs)
+    for slot in range(slots):
+        expert, pair = load_i32(ids, slot), -1
+        if expert >= 0:
+            pair = load_i32(job.cursor, expert)
+            store_i32(job.cursor, expert, pair + 1)
+            store_i32(job.token_of, pair, slot // job.k)
+            store_i32(job.itself, pair, pair)
+        store_i32(job.place, slot, pair)
+    job.segments = segments
+
+
+@inlined
+def _run_phases(layer, job, address, state, alone):
+    for phase in range(len(PHASES)):
+        job.phase = phase
+        units = units_of(job, phase)
+        if alone or (phase == ENCODE and units < 4):
+            for unit in range(units):
+                call_kernel(layer.kernel, address, unit, 0)
+        else:
+            parallel(state, layer.kernel, address, units)
+
+
+def _forward(layer_address, job_address, x, ids, weights, out, pool, alone):
+    layer, job = carray(layer_at(layer_address), 1)[0], carray(job_at(job_address), 1)[0]
+    (tokens, k), (state, workers, scratch, capacity) = ids.shape, pool
+    status, value = _check_ids(layer, ids.ctypes.data, tokens * k)
+    if status != OK:
+        return status, value
+    job.records, job.record_bytes = layer.records, layer.record_bytes
+    job.hidden, job.intermediate = layer.hidden, layer.intermediate
+    job.group_bytes, job.rows16, job.k = layer.group_bytes, layer.rows16, k
+    job.tokens = min(tokens, CHUNK_TOKENS)
+    needed = cut_scratch(job, layer.n_experts, workers, scratch)
+    if needed > capacity:
+        return MORE_SCRATCH, needed
+    for first in range(0, tokens, CHUNK_TOKENS):
+        job.tokens = min(CHUNK_TOKENS, tokens - first)
+        cut_scratch(job, layer.n_experts, workers, scratch)
+        job.x = x.ctypes.data + first * layer.hidden * 4
+        job.weights = weights.ctypes.data + first * k * 4
+        job.out = out.ctypes.data + first * layer.hidden * 4
+        _sort_pairs(job, layer.n_experts, ids.ctypes.data + first * k * 4)
+        _run_phases(layer, job, job_address, state, alone)
+    return OK, 0
+
+
+@once
+def forward():
+    """forward(layer, job, x, ids, weights, out, (state, workers, scratch, capacity), alone)."""
+    rows = types.Array(types.float32, 2, "C", readonly=True)
+    ids = types.Array(types.int32, 2, "C", readonly=True)
+    out = types.Array(types.float32, 2, "C")
+    pool = types.UniTuple(types.intp, 4)
+    result = types.UniTuple(types.int64, 2)
+    address = types.intp
+    signature = result(address, address, rows, ids, rows, out, pool, types.boolean)
+    return function("forward", signature, _forward)

@@ -1,0 +1,213 @@
+"""The routed experts of one layer: records in RAM, and the forward pass over them.
+
+    layer = ExpertLayer(384, 7168, 2048)
+    layer.set_expert(e, gate=(packed, scale), up=(packed, scale), down=(packed, scale))
+    y = layer.forward(x, expert_ids, weights)        # float32 [T, hidden]
+
+Every check of shapes, dtypes and ids happens here or in the first lines of the compiled forward:
+below, addresses are trusted.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.cpu_experts import arena, dispatch, forward
+from hybrid.cpu_experts.cores import available_cores
+from hybrid.cpu_experts.job import JOB, LAYER
+from hybrid.cpu_experts.pool import shared_pool
+from hybrid.cpu_experts.record import GROUP, ROWS, RecordShape
+from hybrid.cpu_experts.repack import repack
+from hybrid.errors import ConfigError, RequestError
+
+Int4: TypeAlias = tuple[
+    NDArray[np.int32], NDArray[np.uint16]
+]  # packed [out, in/8], scale [out, in/32]
+
+ALONE_BYTES = (
+    512 * 1024
+)  # below this many record bytes x tokens, waking workers costs more than it saves
+MAX_THREADS = 1024
+MAX_EXPERTS = 1 << 20
+
+
+class ExpertLayer:
+    """`n_experts` gated MLPs in INT4; see `forward` for what is computed."""
+
+    def __init__(
+        self,
+        n_experts: int,
+        hidden: int,
+        intermediate: int,
+        isa: str | None = None,
+        threads: int | None = None,
+        activation: str = "int8",
+        *,
+        records: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """`records` [n_experts, record_bytes] is the caller's memory, kept alive by the layer."""
+        self.shape = RecordShape(hidden, intermediate)
+        self.n_experts = _within("n_experts", n_experts, MAX_EXPERTS)
+        cores = available_cores() if threads is None else threads
+        self.threads = _within("threads", cores, MAX_THREADS)
+        self.isa = dispatch.select(isa)
+        self.activation = dispatch.select_mode(activation)
+        self.records = self._allocate() if records is None else self._adopt(records)
+        self._ready = np.zeros(n_experts, np.uint8)
+        self._pool = shared_pool(self.threads)
+        self._layer = self._describe()
+        self._job = np.zeros(1, JOB)
+        self._forward = forward.forward()
+        self._addresses = self._layer.ctypes.data, self._job.ctypes.data
+
+    def _allocate(self) -> NDArray[np.uint8]:
+        memory = arena.allocate(self.n_experts * self.shape.nbytes)
+        return memory.reshape(self.n_experts, self.shape.nbytes)
+
+    def _adopt(self, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        want = (self.n_experts, self.shape.nbytes)
+        if records.dtype != np.uint8 or records.shape != want:
+            raise ConfigError(
+                f"records is {records.dtype} {records.shape}; this layer needs uint8 {want}"
+            )
+        if not (records.flags.c_contiguous and records.flags.writeable):
+            raise ConfigError("records must be contiguous and writable")
+        return records
+
+    def _describe(self) -> NDArray[np.void]:
+        layer = np.zeros(1, LAYER)
+        layer["records"] = self.records.ctypes.data
+        layer["record_bytes"] = self.shape.nbytes
+        layer["n_experts"] = self.n_experts
+        layer["hidden"] = self.shape.hidden
+        layer["intermediate"] = self.shape.intermediate
+        layer["ready"] = self._ready.ctypes.data
+        layer["group_bytes"] = dispatch.GROUP_BYTES[self.activation]
+        layer["kernel"] = dispatch.compiled_kernel(self.activation).address
+        layer["rows16"] = dispatch.compiled_rows16(self.isa, self.activation).address
+        return layer
+
+    def set_expert(self, e: int, *, gate: Int4, up: Int4, down: Int4) -> None:
+        """Repack one expert's checkpoint tensors into its record; threads may do so side by side.
+
+        gate and up: int32 [intermediate, hidden/8], uint16 bf16 bits [intermediate, hidden/32];
+        down: int32 [hidden, intermediate/8], uint16 [hidden, intermediate/32].
+        """
+        if not 0 <= e < self.n_experts:
+            raise RequestError(f"expert {e} of a layer with {self.n_experts} experts", param="e")
+        hidden, intermediate = self.shape.hidden, self.shape.intermediate
+        at = self.records.ctypes.data + e * self.shape.nbytes
+        block = self.shape.gate_block_bytes
+        down_at, down_block = at + self.shape.down_offset, self.shape.down_block_bytes
+        matrices = (
+            _checked("gate", gate, intermediate, hidden),
+            _checked("up", up, intermediate, hidden),
+            _checked("down", down, hidden, intermediate),
+        )
+        places = ((at, 2 * block), (at + block, 2 * block), (down_at, down_block))
+        for (packed, scale), (target, stride) in zip(matrices, places, strict=True):
+            rows, groups = scale.shape
+            repack()(packed.ctypes.data, scale.ctypes.data, rows // ROWS, groups, target, stride)
+        self._ready[e] = 1
+
+    def forward(
+        self,
+        x: NDArray[np.float32],
+        expert_ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return float32 [T, hidden]: per token, the sum in slot order of weight * expert(x).
+
+        x [T, hidden] float32, expert_ids [T, k] int32 with -1 for "skip", weights [T, k] float32.
+        Raises RequestError for a wrong dtype or shape, an id out of range, an expert never set.
+        """
+        x = _array("x", x, np.float32)
+        ids = _array("expert_ids", expert_ids, np.int32)
+        weights = _array("weights", weights, np.float32)
+        if x.shape[1] != self.shape.hidden:
+            raise RequestError(f"x has {x.shape[1]} columns; hidden is {self.shape.hidden}", "x")
+        if ids.shape != weights.shape or len(ids) != len(x):
+            raise RequestError(
+                f"x {x.shape}, expert_ids {ids.shape} and weights {weights.shape} do not fit; "
+                "they are [T, hidden], [T, k] and [T, k]",
+                param="expert_ids",
+            )
+        result = self._output(x, out)
+        status, value = self._run(x, ids, weights, result)
+        if status != forward.OK:
+            raise self._refusal(status, value)
+        return result
+
+    def _output(
+        self, x: NDArray[np.float32], out: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        if out is None:
+            return np.empty(x.shape, np.float32)  # [T, hidden]
+        if out.dtype != np.float32 or out.shape != x.shape or not out.flags.carray:
+            raise RequestError(
+                f"out is {out.dtype} {out.shape}; it must be contiguous float32 {x.shape}", "out"
+            )
+        if np.may_share_memory(x, out):
+            raise RequestError("out overlaps x; pass another array", "out")
+        return out
+
+    def _run(
+        self,
+        x: NDArray[np.float32],
+        ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> tuple[int, int]:
+        pool = self._pool
+        alone = self.threads == 1 or ids.size * self.shape.nbytes < ALONE_BYTES
+        with pool.lock:
+            if not alone:
+                pool.start()
+            while True:
+                scratch = pool.scratch
+                memory = pool.state, self.threads, scratch.address, scratch.nbytes
+                status, value = self._forward(*self._addresses, x, ids, weights, out, memory, alone)
+                if status != forward.MORE_SCRATCH:
+                    return status, value
+                pool.grow_scratch(value)
+
+    def _refusal(self, status: int, expert: int) -> RequestError:
+        if status == forward.NOT_READY:
+            return RequestError(
+                f"expert {expert} has no weights; set_expert it first", "expert_ids"
+            )
+        return RequestError(
+            f"expert id {expert} is out of range; ids are -1 ... {self.n_experts - 1}", "expert_ids"
+        )
+
+
+def _within(name: str, value: int, limit: int) -> int:
+    if not 0 < value <= limit:
+        raise ConfigError(f"{name} is {value}; it must be 1 ... {limit}")
+    return value
+
+
+def _array(name: str, value: np.ndarray, dtype: type) -> np.ndarray:
+    """`value` as an aligned, contiguous matrix; a wrong type or rank is refused."""
+    if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != 2:
+        seen = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value)
+        raise RequestError(f"{name} is {seen}; it must be a {dtype.__name__} matrix", name)
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
+
+
+def _checked(name: str, matrix: Int4, rows: int, columns: int) -> Int4:
+    """A checkpoint matrix as contiguous arrays; a wrong shape or dtype is refused by name."""
+    packed, scale = matrix
+    for part, array, dtype, width in (
+        ("packed", packed, np.int32, columns // 8),
+        ("scale", scale, np.uint16, columns // GROUP),
+    ):
+        if array.dtype != dtype or array.shape != (rows, width):
+            raise ConfigError(
+                f"{name} {part} is {array.dtype} {array.shape}; hidden and intermediate ask for "
+                f"{np.dtype(dtype)} {(rows, width)}"
+            )
+    return np.ascontiguousarray(packed), np.ascontiguousarray(scale)

@@ -1,0 +1,236 @@
+"""SIMD value types for numba: a value is one vector register, an operation one instruction or few.
+
+    f32x8   i32x8   i16x16   i8x32        (LLVM vectors; signedness lives in the operation)
+
+The generic operations exist on every machine, because LLVM splits a vector that the machine lacks.
+The x86 ones demand their CPU feature when they are compiled: LLVM would abort the process, not
+raise, on an instruction that the target lacks. Features come from CPUID, never from the CPU's name,
+because a hypervisor may mask what the name promises.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic, models, register_model
+
+from hybrid.cpu_experts.native import element
+
+_ELEMENT = {
+    "i8": ir.IntType(8),
+    "i16": ir.IntType(16),
+    "i32": ir.IntType(32),
+    "f32": ir.FloatType(),
+}
+
+
+class Vec(types.Type):  # type: ignore[misc]
+    """A vector of `lanes` elements."""
+
+    def __init__(self, kind: str, lanes: int) -> None:
+        self.kind, self.lanes = kind, lanes
+        self.llvm = ir.VectorType(_ELEMENT[kind], lanes)
+        super().__init__(name=f"{kind}x{lanes}")
+
+
+@register_model(Vec)
+class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Vec) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+f32x8, i32x8, i16x16, i8x32 = Vec("f32", 8), Vec("i32", 8), Vec("i16", 16), Vec("i8", 32)
+
+
+@cache
+def host_features() -> frozenset[str]:
+    """CPU features that this process may execute, by LLVM's names; none where LLVM cannot tell."""
+    try:
+        return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    except RuntimeError:
+        return frozenset()
+
+
+def _operation(emit: Callable[..., Any], result: Vec | None = None, feature: str = "") -> Any:
+    """Build an intrinsic from `emit(builder, *values)`; the result has the first value's type."""
+
+    def signature(*values: Vec) -> Any:
+        if not all(isinstance(value, Vec) for value in values):
+            raise TypingError("SIMD operations take SIMD values")
+        if feature and feature not in host_features():
+            raise TypingError(f"this CPU lacks {feature}")
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return emit(builder, *args)
+
+        return (result or values[0])(*values), codegen
+
+    if emit.__code__.co_argcount == 2:
+        return intrinsic(lambda typing, a: signature(a))
+    return intrinsic(lambda typing, a, b: signature(a, b))
+
+
+def _by_kind(on_float: str, on_integer: str) -> Callable[[Any, Any, Any], Any]:
+    def emit(builder: Any, a: Any, b: Any) -> Any:
+        name = on_float if isinstance(a.type.element, ir.FloatType) else on_integer
+        return getattr(builder, name)(a, b)
+
+    return emit
+
+
+def _external(name: str, result: Vec) -> Callable[[Any, Any, Any], Any]:
+    def emit(builder: Any, a: Any, b: Any) -> Any:
+        kind = ir.FunctionType(result.llvm, [a.type, b.type])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b])
+
+    return emit
+
+
+def _unsigned_max(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+
+def _signed_max(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+def _signed_min(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _float_max(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), b, a)
+
+
+def _float_min(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), b, a)
+
+
+def _unless_nan(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_unordered("uno", a, a), a, b)
+
+
+add = _operation(_by_kind("fadd", "add"))
+sub = _operation(_by_kind("fsub", "sub"))
+mul = _operation(_by_kind("fmul", "mul"))
+div = _operation(lambda builder, a, b: builder.fdiv(a, b))
+bit_and = _operation(lambda builder, a, b: builder.and_(a, b))
+unless_nan = _operation(_unless_nan)  # b, but a where a is NaN
+max_unsigned = _operation(_unsigned_max)
+max_signed = _operation(_signed_max)
+min_signed = _operation(_signed_min)
+at_least = _operation(_float_max)  # max(a, b), but NaN where a is NaN
+at_most = _operation(_float_min)  # min(a, b), but NaN where a is NaN
+to_f32 = _operation(lambda builder, a: builder.sitofp(a, f32x8.llvm), f32x8)
+bits_of = _operation(lambda builder, a: builder.bitcast(a, i32x8.llvm), i32x8)
+floats_of = _operation(lambda builder, a: builder.bitcast(a, f32x8.llvm), f32x8)
+as_bytes = _operation(lambda builder, a: builder.bitcast(a, i8x32.llvm), i8x32)
+
+# x86: 32 unsigned bytes times 32 signed bytes, neighbours added -> i16 (saturating: see avx2.py)
+multiply_add_bytes = _operation(_external("llvm.x86.avx2.pmadd.ub.sw", i16x16), i16x16, "avx2")
+# x86: 16 signed words times 16 signed words, neighbours added -> i32
+multiply_add_words = _operation(_external("llvm.x86.avx2.pmadd.wd", i32x8), i32x8, "avx2")
+
+
+def _shift(name: str) -> Any:
+    @intrinsic
+    def shift(typing: Any, value: Any, count: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lane = builder.trunc(args[1], args[0].type.element)
+            return getattr(builder, name)(args[0], _splat(builder, lane, args[0].type))
+
+        return value(value, types.intp), codegen
+
+    return shift
+
+
+def _splat(builder: Any, lane: Any, kind: Any) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), lane, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+
+shift_left, shift_right = _shift("shl"), _shift("lshr")  # right fills with zeros
+
+
+def _broadcast(kind: Vec, scalar: Any) -> Any:
+    @intrinsic
+    def broadcast(typing: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _splat(builder, args[0], kind.llvm)
+
+        return kind(scalar), codegen
+
+    return broadcast
+
+
+splat_f32 = _broadcast(f32x8, types.float32)
+splat_i32 = _broadcast(i32x8, types.int32)
+splat_i16 = _broadcast(i16x16, types.int16)
+
+
+def _vector_load(kind: Vec, memory: Any, widen: Callable[[Any, Any], Any] | None = None) -> Any:
+    @intrinsic
+    def load(typing: Any, base: Any, offset: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = builder.bitcast(
+                element(builder, args[0], args[1], ir.IntType(8)), memory.as_pointer()
+            )
+            value = builder.load(at)
+            value.align = 1
+            return widen(builder, value) if widen else value
+
+        return kind(types.intp, types.intp), codegen
+
+    return load
+
+
+def _widen_bf16(builder: Any, bits: Any) -> Any:
+    wide = builder.zext(bits, i32x8.llvm)
+    return builder.bitcast(builder.shl(wide, ir.Constant(i32x8.llvm, [16] * 8)), f32x8.llvm)
+
+
+load_f32x8 = _vector_load(f32x8, f32x8.llvm)  # offsets are in bytes
+load_i32x8 = _vector_load(i32x8, i32x8.llvm)
+load_bf16x8 = _vector_load(f32x8, ir.VectorType(ir.IntType(16), 8), _widen_bf16)
+
+
+def _vector_store(kind: Vec, memory: Any) -> Any:
+    @intrinsic
+    def store(typing: Any, base: Any, offset: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            bits = args[2] if memory == kind.llvm else builder.trunc(args[2], memory)
+            at = element(builder, args[0], args[1], ir.IntType(8))
+            builder.store(bits, builder.bitcast(at, memory.as_pointer())).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, kind), codegen
+
+    return store
+
+
+store_f32x8 = _vector_store(f32x8, f32x8.llvm)
+store_low_bytes = _vector_store(i32x8, ir.VectorType(ir.IntType(8), 8))  # 8 x i32 -> 8 bytes
+
+
+def _reduce(name: str, scalar: Any) -> Any:
+    @intrinsic
+    def reduce(typing: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = ir.FunctionType(ir.IntType(32), [i32x8.llvm])
+            function = f"llvm.vector.reduce.{name}.v8i32"
+            return builder.call(
+                cgutils.get_or_insert_function(builder.module, kind, function), args
+            )
+
+        return scalar(i32x8), codegen
+
+    return reduce
+
+
+sum_lanes, max_lane = _reduce("add", types.int32), _reduce("umax", types.uint32)
