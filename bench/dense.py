@@ -2,8 +2,8 @@
 
     python bench/dense.py [--threads N]
 
-Weights are random; a matrix is read from several copies in turn, so that it comes from memory and not
-from cache. Yardsticks are measured in the same run: a plain read of the same memory by the same
+A matrix is read from several copies in turn, so that it comes from memory and not from cache.
+Yardsticks are measured in the same run: a plain read of the same memory by the same
 threads, and numpy's float32 matrix product. Medians over the rounds.
 """
 
@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numba import njit
 
-from hybrid.config import RopeScaling, TextConfig
+from hybrid.checkpoint.expected import layer_tensors
+from hybrid.config import ModelConfig, Quantization, RopeScaling, TextConfig
 from hybrid.cpu_dense import CpuBackbone
 from hybrid.cpu_dense.linear import LINEAR, fill_linear, multiply
 from hybrid.cpu_dense.rows import Rows
@@ -59,7 +61,7 @@ LAYER = replace(
 
 
 @njit(nogil=True)
-def read_words(words):
+def read_words(words: np.ndarray) -> np.uint64:
     """Add up a part of memory."""
     total = np.uint64(0)
     for index in range(len(words)):
@@ -86,27 +88,30 @@ def read_bandwidth(threads: int) -> float:
         return words.nbytes / median_s(lambda: list(pool.map(read_words, parts)))
 
 
-def matrix_rows(threads: int) -> list[dict]:
-    """GB/s of weights at one token, GFLOP/s at blocks."""
-    pool, peak = shared_pool(threads), sgemm_flops()
-    bandwidth = read_bandwidth(threads)
-    table = []
-    for name, (rows, columns) in MATRICES.items():
-        size = tiled_bytes(rows, columns)
-        copies = max(1, int(FOOTPRINT / size))
-        memory = aligned(copies * size)
-        memory[:] = 0x3C01  # a small normal number
-        row = {"matrix": name, "MB": round(size / 1e6, 1)}
-        seconds = median_s(lambda: multiply_copies(memory, rows, columns, copies, 1, pool))
-        row["T=1 GB/s"] = round(copies * size / seconds / 1e9, 1)
-        row["of read"] = round(copies * size / seconds / bandwidth, 2)
-        for tokens in (8, 128, 512):
-            seconds = median_s(lambda: multiply_copies(memory, rows, columns, 1, tokens, pool), 3)
-            flops = 2 * rows * columns * tokens / seconds
-            row[f"T={tokens} GFLOP/s"] = round(flops / 1e9, 1)
-            row[f"T={tokens} of sgemm"] = round(flops / peak, 2)
-        table.append(row)
-    return table
+def matrix_rows(threads: int, bandwidth: float, peak: float) -> list[dict]:
+    """All matrices: GB/s of weights at one token, GFLOP/s at blocks."""
+    pool = shared_pool(threads)
+    return [matrix_row(name, *shape, pool, bandwidth, peak) for name, shape in MATRICES.items()]
+
+
+def matrix_row(
+    name: str, rows: int, columns: int, pool: Pool, bandwidth: float, peak: float
+) -> dict:
+    """One matrix."""
+    size = tiled_bytes(rows, columns)
+    copies = max(1, int(FOOTPRINT / size))
+    memory = aligned(copies * size)
+    memory[:] = 0x3C01  # a small normal number
+    row = {"matrix": name, "MB": round(size / 1e6, 1)}
+    seconds = median_s(lambda: multiply_copies(memory, rows, columns, copies, 1, pool))
+    row["T=1 GB/s"] = round(copies * size / seconds / 1e9, 1)
+    row["of read"] = round(copies * size / seconds / bandwidth, 2)
+    for tokens in (8, 128, 512):
+        work = partial(multiply_copies, memory, rows, columns, 1, tokens, pool)
+        flops = 2 * rows * columns * tokens / median_s(work, 3)
+        row[f"T={tokens} GFLOP/s"] = round(flops / 1e9, 1)
+        row["of sgemm"] = round(flops / peak, 2)  # the last one: the largest block
+    return row
 
 
 def multiply_copies(
@@ -135,9 +140,6 @@ class RandomTensors:
     """A checkpoint of random bf16 weights, made as they are asked for."""
 
     def __init__(self, text: TextConfig) -> None:
-        from hybrid.checkpoint.expected import layer_tensors
-        from hybrid.config import ModelConfig, Quantization
-
         config = ModelConfig(
             architecture="", text=text, vision=None,
             quantization=Quantization(num_bits=4, group_size=32),
@@ -192,14 +194,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=available_cores())
     threads = parser.parse_args().threads
+    bandwidth, peak = read_bandwidth(threads), sgemm_flops()
     result = {
         "bench": "dense",
         "cpu": platform.processor() or platform.machine(),
         "threads": threads,
         "cores": os.cpu_count(),
-        "read_gb_s": round(read_bandwidth(threads) / 1e9, 1),
-        "sgemm_gflop_s": round(sgemm_flops() / 1e9, 1),
-        "matrices": matrix_rows(threads),
+        "read_gb_s": round(bandwidth / 1e9, 1),
+        "sgemm_gflop_s": round(peak / 1e9, 1),
+        "matrices": matrix_rows(threads, bandwidth, peak),
         "tiny_us": [
             {"position": position} | verb_times(TINY, threads, 1, position, 2000)
             for position in (10, 100, 1000)

@@ -1,0 +1,195 @@
+"""Latent attention in the absorbed form, for a block of tokens, a few heads at a time.
+
+    query   q_nope W_UK | q_rope rotated        one row of kv_lora_rank + rope per (token, head)
+    scores  query . cache row                   positions in blocks of 64, lane = position
+    mixed   sum of softmax weights * c          lane = latent
+    out     mixed W_UV                          v_head_dim per head
+
+A unit is a few tokens times a few heads: it widens each block of the cache once for all its rows.
+Blocks of positions start at multiples of 64, so neither the chunking of a prompt nor the cut into
+units changes a bit. The expanded form would need 3.4 times less arithmetic for a long block
+but rounds differently; one form for all is what keeps placement and chunking out of the tokens.
+(DeepSeek-V2, arXiv 2405.04434, §2.1; spec §3.2.)
+"""
+# mypy: allow-untyped-defs
+# ruff: noqa: ANN001, ANN201, ANN202 (compiled code: numba infers the types)
+
+import numpy as np
+from numba import carray
+
+from hybrid.cpu_dense.latent import rotate
+from hybrid.cpu_dense.linear import even_split, one_tile
+from hybrid.cpu_dense.panel import LANES, LINE_BYTES
+from hybrid.cpu_dense.paneling import clear, paired, plain
+from hybrid.cpu_dense.records import record
+from hybrid.cpu_dense.softmax import BLOCK, STATE_BYTES, begin_row, finish_row, weigh_block
+from hybrid.cpu_experts.compiled import inlined
+from hybrid.cpu_experts.native import load_u32, store_f32, store_u32
+from hybrid.cpu_experts.pool import parallel
+
+MAX_ROWS = 128  # (token, head) rows of a unit: what fits a core's second-level cache
+GROUP_TOKENS = 16
+ALONE = 1 << 19  # multiply-adds below which one thread does it all: about 20 us on a Zen 3 core
+
+ATTENTION, attention_at = record(
+    "unit"
+    " heads nope rope value latent"  # heads, and the parts of a head's vectors
+    " q q_bytes"  # [tokens] rows of heads * (nope + rope) float32
+    " cos sin table_bytes"
+    " cache row_bytes"
+    " k_up k_up_bytes v_up v_up_bytes"  # tiles of W_UK transposed and of W_UV, per head
+    " out out_bytes"  # [tokens] rows of heads * value float32
+    " scratch scratch_bytes query_bytes mixed_bytes"  # per worker: see `scratch_parts`
+    " threads start tokens group_tokens group_heads",
+    "scale",
+)
+
+
+@inlined
+def run_attention(state, at):
+    """Cut the block into units and run them on the pool."""
+    job = carray(attention_at(at), 1)[0]
+    job.group_tokens = min(job.tokens, GROUP_TOKENS)
+    groups = (job.tokens + job.group_tokens - 1) // job.group_tokens
+    share = job.heads
+    positions = job.start + job.tokens
+    if job.heads * job.tokens * job.latent * (job.nope + job.value + positions) >= ALONE:
+        share = (job.heads * groups + job.threads - 1) // job.threads
+    job.group_heads = max(1, min(job.heads, share, MAX_ROWS // job.group_tokens))
+    head_groups = (job.heads + job.group_heads - 1) // job.group_heads
+    parallel(state, job.unit, at, groups * head_groups)
+
+
+@inlined
+def scratch_parts(query_bytes, mixed_bytes, row_bytes):
+    """Offsets of queries, mixed, scores, states, keys in a worker's scratch, and its size."""
+    mixed = MAX_ROWS * query_bytes
+    scores = mixed + MAX_ROWS * mixed_bytes
+    states = scores + MAX_ROWS * BLOCK * 4
+    keys = states + MAX_ROWS * STATE_BYTES
+    return 0, mixed, scores, states, keys, keys + BLOCK * row_bytes
+
+
+def attention_unit(at, unit, worker):
+    """One group of tokens for one group of heads."""
+    job = carray(attention_at(at), 1)[0]
+    head_groups = (job.heads + job.group_heads - 1) // job.group_heads
+    token = unit // head_groups * job.group_tokens
+    head = unit % head_groups * job.group_heads
+    tokens = min(job.group_tokens, job.tokens - token)
+    heads = min(job.group_heads, job.heads - head)
+    base = job.scratch + worker * job.scratch_bytes
+    parts = scratch_parts(job.query_bytes, job.mixed_bytes, job.row_bytes)
+    queries, mixed, scores = base + parts[0], base + parts[1], base + parts[2]
+    states, keys = base + parts[3], base + parts[4]
+    _absorb(job, token, tokens, head, heads, queries)
+    for row in range(tokens * heads):
+        begin_row(states + row * STATE_BYTES)
+        clear(mixed + row * job.mixed_bytes, job.mixed_bytes // LINE_BYTES)
+    end = job.start + token + tokens
+    for block in range(0, end, BLOCK):
+        positions = min(BLOCK, end - block)
+        _gather_keys(job, block, positions, keys)
+        _score(job, keys, positions, queries, tokens * heads, scores)
+        for index in range(tokens):
+            count = min(BLOCK, job.start + token + index + 1 - block)
+            if count > 0:
+                first = index * heads
+                _mix(
+                    job, block, count, heads, scores + first * BLOCK * 4,
+                    states + first * STATE_BYTES, mixed + first * job.mixed_bytes,
+                )  # fmt: skip
+    for row in range(tokens * heads):
+        finish_row(states + row * STATE_BYTES, mixed + row * job.mixed_bytes, job.mixed_bytes)
+    _project(job, token, tokens, head, heads, mixed)
+
+
+@inlined
+def _absorb(job, token, tokens, head, heads, queries):
+    """Row token * heads + head of `queries`: q_nope W_UK | rotated q_rope."""
+    tiles, pairs = (job.latent + LANES - 1) // LANES, (job.nope + 1) // 2
+    for index in range(heads):
+        q = job.q + token * job.q_bytes + (head + index) * (job.nope + job.rope) * 4
+        rows = queries + index * job.query_bytes
+        weights = job.k_up + (head + index) * job.k_up_bytes
+        for tile in range(tiles):
+            one_tile(
+                weights + tile * pairs * LINE_BYTES, 0, 1, pairs, q, job.q_bytes, tokens,
+                rows + tile * LINE_BYTES, heads * job.query_bytes, 0,
+                min(LANES, job.latent - tile * LANES),
+            )  # fmt: skip
+        for step in range(tokens):
+            table = (token + step) * job.table_bytes
+            row = rows + step * heads * job.query_bytes + job.latent * 4
+            source = q + step * job.q_bytes + job.nope * 4
+            rotate(source, job.cos + table, job.sin + table, job.rope // 2, row)
+            if (job.latent + job.rope) % 2:
+                store_f32(row, job.rope, np.float32(0.0))
+
+
+@inlined
+def _gather_keys(job, block, positions, keys):
+    """Turn rows of the cache into tiles whose lane is a position; missing positions are zero."""
+    pairs = (job.latent + job.rope + 1) // 2
+    for tile in range((positions + LANES - 1) // LANES):
+        target = keys + tile * pairs * LINE_BYTES
+        for lane in range(LANES):
+            position = tile * LANES + lane
+            if position < positions:
+                row = job.cache + (block + position) * job.row_bytes
+                for pair in range(pairs):
+                    store_u32(target, pair * LANES + lane, load_u32(row, pair))
+            else:
+                for pair in range(pairs):
+                    store_u32(target, pair * LANES + lane, np.uint32(0))
+
+
+@inlined
+def _score(job, keys, positions, queries, rows, scores):
+    """scores[row][position] = queries[row] . keys[position]."""
+    pairs = (job.latent + job.rope + 1) // 2
+    step = even_split(rows)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        query, score = queries + first * job.query_bytes, scores + first * BLOCK * 4
+        clear(score, count * BLOCK // LANES)
+        for tile in range((positions + LANES - 1) // LANES):
+            weights = keys + tile * pairs * LINE_BYTES
+            out = score + tile * LINE_BYTES
+            paired(count, weights, query, job.query_bytes, pairs, out, BLOCK * 4)
+
+
+@inlined
+def _mix(job, block, count, heads, scores, states, mixed):
+    """One token: softmax over the block's `count` positions, then weights times their latents."""
+    for head in range(heads):
+        weigh_block(
+            scores + head * BLOCK * 4, count, job.scale, states + head * STATE_BYTES,
+            mixed + head * job.mixed_bytes, job.mixed_bytes,
+        )  # fmt: skip
+    rows = job.cache + block * job.row_bytes
+    step = even_split(heads)
+    for first in range(0, heads, step):
+        group = min(step, heads - first)
+        weights, out = scores + first * BLOCK * 4, mixed + first * job.mixed_bytes
+        for tile in range(job.mixed_bytes // LINE_BYTES):
+            plain(
+                group, rows + tile * LANES * 2, job.row_bytes, weights, BLOCK * 4, count,
+                out + tile * LINE_BYTES, job.mixed_bytes,
+            )  # fmt: skip
+
+
+@inlined
+def _project(job, token, tokens, head, heads, mixed):
+    """out[token][head] = mixed W_UV."""
+    tiles, pairs = (job.value + LANES - 1) // LANES, (job.latent + 1) // 2
+    for index in range(heads):
+        weights = job.v_up + (head + index) * job.v_up_bytes
+        out = job.out + token * job.out_bytes + (head + index) * job.value * 4
+        for tile in range(tiles):
+            one_tile(
+                weights + tile * pairs * LINE_BYTES, 0, 1, pairs,
+                mixed + index * job.mixed_bytes, heads * job.mixed_bytes, tokens,
+                out + tile * LINE_BYTES, job.out_bytes, 0,
+                min(LANES, job.value - tile * LANES),
+            )  # fmt: skip

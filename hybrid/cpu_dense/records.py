@@ -1,0 +1,59 @@
+"""What compiled code is told: records of addresses, sizes and a few float constants.
+
+A record lies in numpy memory, is filled once when a model is loaded, and is changed by the compiled
+verbs only where a call differs from the last (tokens, start, x, out). Compiled functions take its
+address; `at` in this package is always an address (intp) in bytes.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import from_dtype, types
+
+from hybrid.cpu_experts import compiled
+from hybrid.cpu_experts.native import pointer_to
+
+UNIT = types.void(types.intp, types.intp, types.intp)  # (record, unit, worker)
+
+
+def record(words: str, reals: str = "", **nested: Any) -> tuple[np.dtype[Any], Any]:
+    """A record type of int64 `words`, float32 `reals` and other records, and the cast to it."""
+    fields: list[tuple[str, Any]] = [(name, np.int64) for name in words.split()]
+    fields += list(nested.items())
+    fields += [(name, np.float32) for name in reals.split()]
+    dtype = np.dtype(fields, align=True)
+    return dtype, pointer_to(from_dtype(dtype))
+
+
+def offset(dtype: np.dtype[Any], name: str) -> int:
+    """Where a nested record lies in its parent, in bytes."""
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1])
+
+
+def unit_address(name: str, body: Callable[..., Any]) -> int:
+    """Compile void body(record, unit, worker) once; what the pool calls."""
+    return int(_callback(name, body).address)
+
+
+@cache
+def _callback(name: str, body: Callable[..., Any]) -> Any:
+    return compiled.callback(_stored_name(name), UNIT, body)
+
+
+def entry(name: str, signature: Any, body: Callable[..., Any]) -> Any:
+    """Compile what Python calls: one call a verb."""
+    return compiled.function(_stored_name(name), signature, body)
+
+
+@cache
+def _stored_name(name: str) -> str:
+    """Tie the stored machine code to this package's sources too."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return f"dense-{name}-{digest.hexdigest()[:16]}"

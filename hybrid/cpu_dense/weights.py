@@ -1,0 +1,91 @@
+"""Checkpoint tensors as the kernels want them: tiles of bf16, and small float32 vectors.
+
+A matrix that is stored in float32 or float16 is rounded to bf16, half to even: this backbone keeps
+no other weights. The router alone is kept exactly (tiles.py), because its rounding picks other
+experts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.cpu_dense.tiles import (
+    Tiled,
+    aligned,
+    bf16_bits,
+    three_planes,
+    tile,
+    tile_into,
+    tiled_bytes,
+    widened,
+)
+from hybrid.cpu_experts.pool import Pool
+from hybrid.errors import ConfigError
+from hybrid.progress import Progress, ProgressSink
+
+
+class Tensors(Protocol):
+    """What is asked of a checkpoint: `hybrid.checkpoint.Checkpoint` is one."""
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """The values; BF16 as uint16 bits."""
+
+
+class Weights:
+    """Reads by name, checks the shape, converts, and reports bytes."""
+
+    def __init__(self, tensors: Tensors, total: int, pool: Pool, progress: ProgressSink) -> None:
+        self.pool = pool
+        self._tensors = tensors
+        self._total = total
+        self._done = 0
+        self._progress = progress
+
+    def read(self, name: str, *shape: int) -> NDArray[Any]:
+        """A tensor as stored; raises ConfigError if its shape is not what config.json implies."""
+        values = self._tensors.tensor(name)
+        if values.shape != shape:
+            raise ConfigError(f"{name} is {list(values.shape)}; config.json implies {list(shape)}")
+        self._done += values.nbytes
+        self._progress(Progress("weights", self._done, max(self._total, self._done), "bytes"))
+        return values
+
+    def vector(self, name: str, size: int) -> NDArray[np.float32]:
+        """A small vector in float32, a copy."""
+        values = self.read(name, size)
+        return widened(values) if values.dtype == np.uint16 else values.astype(np.float32)
+
+    def bits(self, name: str, rows: int, columns: int) -> NDArray[np.uint16]:
+        """A matrix as bf16 bits, rounded if it is stored in another type."""
+        values = self.read(name, rows, columns)
+        return values if values.dtype == np.uint16 else bf16_bits(values)
+
+    def matrix(self, name: str, rows: int, columns: int) -> Tiled:
+        """A matrix in tiles."""
+        return tile([self.bits(name, rows, columns)], self.pool)
+
+    def exact_matrix(self, name: str, rows: int, columns: int) -> Tiled:
+        """A matrix in tiles without rounding, whatever its type."""
+        values = self.read(name, rows, columns)
+        planes = [values] if values.dtype == np.uint16 else three_planes(values)
+        return tile(planes, self.pool)
+
+    def stacked(
+        self, parts: Sequence[tuple[str, int]], columns: int, *, whole_tiles: bool
+    ) -> Tiled:
+        """Matrices of the same input above one another; `whole_tiles` pads each to 16 rows."""
+        matrices = [self.bits(name, rows, columns) for name, rows in parts]
+        if whole_tiles:
+            matrices = [np.pad(m, ((0, -len(m) % 16), (0, 0))) for m in matrices]
+        return tile([np.concatenate(matrices)], self.pool)
+
+    def per_head(self, matrices: Sequence[NDArray[np.uint16]]) -> Tiled:
+        """Equal matrices in one piece of memory; rows and columns are those of one."""
+        rows, columns = matrices[0].shape
+        size = tiled_bytes(rows, columns)
+        memory = aligned(len(matrices) * size)
+        for index, matrix in enumerate(matrices):
+            tile_into(memory.ctypes.data + index * size, matrix, self.pool)
+        return Tiled(memory, memory.ctypes.data, rows, columns)

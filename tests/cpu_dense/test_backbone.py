@@ -1,0 +1,107 @@
+"""Loading, refusals, and what the class promises beside the mathematics."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hybrid.checkpoint import Checkpoint
+from hybrid.config import ModelConfig
+from hybrid.cpu_dense import CpuBackbone
+from hybrid.errors import ConfigError, KernelError, PlacementError
+from hybrid.tiny import TinyShape, write_tiny
+from tests.cpu_dense.models import SMALL, backbone_of, random_tensors, stream, widened
+
+
+def test_loads_a_checkpoint_in_the_published_format(tmp_path):
+    write_tiny(tmp_path, TinyShape(num_hidden_layers=2))
+    config = ModelConfig.from_dir(tmp_path)
+    seen = []
+    with Checkpoint.open(tmp_path, config) as checkpoint:
+        backbone = CpuBackbone.load(
+            config.text, checkpoint, kv_tokens=16, threads=2, progress=seen.append
+        )
+        head = widened(checkpoint.tensor("lm_head.weight"))
+    x = stream(config.text, 2)
+    assert backbone.attend(0, backbone.embed([1, 2, 3]), 0).shape == (3, config.text.hidden_size)
+    assert backbone.logits(x).shape == (2, len(head))  # weights outlive the checkpoint
+    done = [event.done for event in seen]
+    assert done == sorted(done)
+    assert {event.total for event in seen} == {done[-1]}
+    assert {event.phase for event in seen} == {"weights"}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_other_dtypes_are_rounded_to_bf16(kind):
+    """Except that these values are bf16 already, so nothing may change."""
+    tensors = random_tensors(SMALL)
+    converted = random_tensors(SMALL)
+    for name, values in tensors.items():
+        if values.dtype == np.uint16:
+            exact = widened(values)
+            if np.array_equal(exact.astype(kind).astype(np.float64), exact):
+                converted[name] = exact.astype(kind)
+    assert sum(v.dtype == kind for v in converted.values()) > 3
+    x = stream(SMALL, 3)
+    ours, theirs = backbone_of(SMALL, tensors), backbone_of(SMALL, converted)
+    assert np.array_equal(ours.attend(0, x, 0), theirs.attend(0, x, 0))
+    assert np.array_equal(ours.logits(x), theirs.logits(x))
+    assert np.array_equal(ours.embed([5]), theirs.embed([5]))
+
+
+def test_without_a_shared_expert():
+    text = replace(SMALL, n_shared_experts=0)
+    backbone, x = backbone_of(text, random_tensors(SMALL)), stream(SMALL, 2)
+    routing = backbone.route(1, x)
+    assert backbone.shared(1, routing) is None
+    assert np.array_equal(backbone.combine(x, None, x), x + x)
+
+
+def test_a_tensor_of_another_shape_is_refused_by_name():
+    tensors = random_tensors(SMALL)
+    name = "model.layers.1.self_attn.q_b_proj.weight"
+    tensors[name] = tensors[name][:-1]
+    with pytest.raises(ConfigError, match=rf"{name} is \[71, 48\]; config.json implies \[72, 48\]"):
+        backbone_of(SMALL, tensors)
+
+
+def test_a_cache_that_no_machine_holds_is_refused():
+    with pytest.raises(PlacementError, match="lower kv_tokens"):
+        backbone_of(SMALL, random_tensors(SMALL), kv_tokens=1 << 50)
+
+
+@pytest.mark.parametrize("start", [-1, 318, 1 << 40])
+def test_positions_outside_the_cache_are_refused(start):
+    backbone = backbone_of(SMALL, random_tensors(SMALL), kv_tokens=320)
+    backbone.attend(0, stream(SMALL, 3), 317)
+    with pytest.raises(KernelError, match="do not fit the cache of 320"):
+        backbone.attend(0, stream(SMALL, 3), start)
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [300]])
+def test_token_ids_outside_the_table_are_refused(ids):
+    with pytest.raises(KernelError, match=r"token ids must be 0…299"):
+        backbone_of(SMALL, random_tensors(SMALL)).embed(ids)
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (513, 64), (1, 63)])
+def test_blocks_that_scratch_cannot_hold_are_refused(shape):
+    backbone, x = backbone_of(SMALL, random_tensors(SMALL)), np.zeros(shape, np.float32)
+    assert backbone.max_block == 512
+    verbs = (backbone.logits, lambda x: backbone.attend(0, x, 0), lambda x: backbone.dense(0, x))
+    for verb in verbs:
+        with pytest.raises(KernelError, match="expected 1…512 rows of 64"):
+            verb(x)
+
+
+def test_inputs_are_left_alone():
+    backbone, x = backbone_of(SMALL, random_tensors(SMALL)), stream(SMALL, 4)
+    before = x.copy()
+    backbone.attend(0, x, 0)
+    backbone.dense(0, x)
+    routing = backbone.route(1, x)
+    hidden = routing.hidden.copy()
+    backbone.combine(x, backbone.shared(1, routing), hidden)
+    backbone.logits(x)
+    assert np.array_equal(x, before)
+    assert np.array_equal(routing.hidden, hidden)
