@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -30,6 +31,7 @@ COMMANDS = {  # name: (module, what it does)
 }
 CANCELLED = 130
 PIPE_CLOSED = 141
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Commands(click.Group):
@@ -61,21 +63,30 @@ def cli() -> None:
 
 def main() -> None:
     """The process: signals set, one command run, its exit code returned to the shell."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in _ENDING:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup stays in force
             signal.signal(signum, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # text the terminal's encoding lacks must not end a chat
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.exit(run(sys.argv[1:]))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for good
+        # text that the terminal's encoding lacks must not end a chat
+        getattr(sys, name).reconfigure(errors="replace")
+    instruction = settings.read().completion
+    if instruction:  # a shell asks how to complete a command line
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(cli, {}, "kimi-local", settings.COMPLETION, instruction))
+    code = run(sys.argv[1:])
+    for signum in (*_ENDING, signal.SIGINT):  # nothing left to save: die at once, without a word
+        signal.signal(signum, signal.SIG_DFL)
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:
     """Run a command; a user's mistake is one line on stderr, never a traceback."""
     try:
         code = _invoke(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk or closed pipe must show here, not at shutdown
+        sys.stdout.flush()  # a full disk or closed pipe must show here, not at shutdown
         return code
     except BrokenPipeError:
         return PIPE_CLOSED
@@ -94,8 +105,12 @@ def complain(text: str, exit_code: int) -> int:
 
 
 def _invoke(args: Sequence[str]) -> int:
+    """What click's own `main` does, but a closed pipe stays an error with its own exit code."""
     try:
-        result = cli.main(list(args), prog_name="kimi-local", standalone_mode=False)
+        with cli.make_context("kimi-local", list(args)) as context:
+            result = cli.invoke(context)
+    except click.exceptions.Exit as request:  # --help, --version
+        return request.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -104,7 +119,7 @@ def _invoke(args: Sequence[str]) -> int:
         return complain(f"{error.format_message()} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
         return complain(error.format_message(), error.exit_code)
-    except click.Abort:
+    except (KeyboardInterrupt, click.Abort):
         return CANCELLED
     except KimiLocalError as error:
         return complain(str(error), error.exit_code)
@@ -125,8 +140,7 @@ def _drop_dead_streams() -> None:
     """Point a stream that cannot be written at nothing, or shutdown would complain of it."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 null = os.open(os.devnull, os.O_WRONLY)

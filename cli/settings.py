@@ -1,10 +1,10 @@
 """What the environment says, read once: nothing else in the project looks at it.
 
-    XDG_STATE_HOME   sessions and input history     default ~/.local/state
-    XDG_CACHE_HOME   the built-in tiny model        default ~/.cache
-    KIMI_LOCAL_MODEL the model directory when --model is not given
-    NO_COLOR         any text: no colour
-    TERM=dumb        no colour and no cursor movement
+XDG_STATE_HOME   sessions and input history     default ~/.local/state
+XDG_CACHE_HOME   the built-in tiny model        default ~/.cache
+KIMI_LOCAL_MODEL the model directory when --model is not given
+NO_COLOR         any text: no colour
+TERM=dumb        no colour and no cursor movement
 """
 
 import os
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 APP = "kimi-local"
+COMPLETION = "_KIMI_LOCAL_COMPLETE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Settings:
     model_dir: Path | None
     colour: bool
     dumb_terminal: bool
+    completion: str = ""
 
     @property
     def sessions_dir(self) -> Path:
@@ -47,6 +49,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         model_dir=Path(model).expanduser() if model else None,
         colour=not env.get("NO_COLOR") and not dumb,
         dumb_terminal=dumb,
+        completion=env.get(COMPLETION, ""),
     )
 
 

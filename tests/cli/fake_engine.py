@@ -13,8 +13,24 @@ from hybrid.errors import ContextTooLongError, KernelError
 from hybrid.events import Event, ToolCall, Usage
 from hybrid.progress import Progress, ignore
 
-MARKDOWN = "# Title\n\nSome **bold** text.\n\n- one\n- two\n\n```python\nx = 1\nprint(x)\n```\n\nThe end.\n"
-HOSTILE = "safe\x1b]0;owned\x07 \x1b[31mred\x1b[0m \x9b2Jend \x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\link"
+MARKDOWN = """\
+# Title
+
+Some **bold** text.
+
+- one
+- two
+
+```python
+x = 1
+print(x)
+```
+
+The end.
+"""
+HOSTILE = (
+    "safe\x1b]0;owned\x07 \x1b[31mred\x1b[0m \x9b2Jend \x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\link"
+)
 TOKEN_S = 0.02
 
 
@@ -37,7 +53,9 @@ class FakeEngine:
         yield from self._prefill(text, prompt, progress, should_stop)
         done, reasoning, reason = 0, 0, "stop"
         if thinking:
-            for word in ("Let ", "me ", "think.\n"):
+            for word in thoughts(text):
+                time.sleep(TOKEN_S if "ponder" in text else 0)
+                should_stop()
                 done, reasoning = done + 1, reasoning + 1
                 yield Event("reasoning", word, (done,))
         for word in script(text, messages, tools):
@@ -76,6 +94,13 @@ class FakeEngine:
         self.closed = True
 
 
+def thoughts(text):
+    """The pieces of the thinking about `text`."""
+    if "ponder" in text:
+        return [f"step{i} and more words to fill the line\n" for i in range(30)]
+    return ["Let ", "me ", "think.\n"]
+
+
 def script(text, messages, tools):
     """The pieces of the answer to `text`."""
     if text == "boom":
@@ -86,7 +111,7 @@ def script(text, messages, tools):
     elif text == "hostile":
         yield from HOSTILE
     elif "slow" in text or "many" in text:
-        yield from (f"word{i} " for i in range(400))
+        yield from (f"word{i} " for i in range(40 if "brief" in text else 400))
     elif tools and messages[-1]["role"] == "user":
         yield ToolCall("functions.get_weather:0", "get_weather", '{"city": "Paris"}')
     else:

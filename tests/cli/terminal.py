@@ -9,25 +9,28 @@ import pexpect
 import pyte
 
 REPO = Path(__file__).parents[2]
+REAL = ["-m", "cli.main", "chat"]
 FAKE = Path(__file__).with_name("fake_engine.py")
 
 
 class Terminal:
     """A running `kimi-local chat` and its screen, with what has scrolled off it."""
 
-    def __init__(self, home: Path, *args: str, env: dict[str, str] | None = None, size=(24, 80)):
+    def __init__(self, home: Path, *args: str, env=None, size=(24, 80), real: bool = False):
+        """`real`: the program itself with its built-in model, not the scripted engine."""
         self.screen = pyte.HistoryScreen(size[1], size[0], history=2000, ratio=0.5)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         (home / "model").mkdir(parents=True, exist_ok=True)
         self.process = pexpect.spawn(
             sys.executable,
-            [str(FAKE), "chat", "-m", str(home / "model"), *args],
+            [*(REAL if real else [str(FAKE), "chat", "-m", str(home / "model")]), *args],
             cwd=str(home),
             dimensions=size,
             timeout=10,
             env=environment(home) | {"TERM": "xterm-256color"} | (env or {}),
         )
+        self.screen.write_process_input = self.process.send  # answers "where is the cursor?"
 
     def text(self) -> str:
         """Everything shown so far, scrolled-off lines first."""
@@ -44,11 +47,11 @@ class Terminal:
         self.wait(text.split("\n")[-1][-30:])
         self.send("\r")
 
-    def wait(self, text: str, timeout: float = 10) -> str:
+    def wait(self, text: str, timeout: float = 30) -> str:
         """Read until `text` is to be seen; fails with the screen if it never comes."""
         return self.wait_until(lambda shown: text in shown, f"{text!r}", timeout)
 
-    def wait_until(self, holds, what: str, timeout: float = 10) -> str:
+    def wait_until(self, holds, what: str, timeout: float = 30) -> str:
         """Read until `holds(text)`."""
         limit = time.perf_counter() + timeout
         while time.perf_counter() < limit:
@@ -98,7 +101,6 @@ def environment(home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "XDG_STATE_HOME": str(home / "state"),
         "XDG_CACHE_HOME": str(home / "cache"),
-        "PROMPT_TOOLKIT_NO_CPR": "1",
         "PYTHONPATH": str(REPO),
     }
 

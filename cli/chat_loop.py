@@ -1,0 +1,153 @@
+"""The interactive chat: ask, answer, save, until the user leaves."""
+
+from cli import chat_commands, transcript
+from cli.chat_state import Chat, autosave
+from cli.conversation import Message
+from cli.figures import gauge, percent, stats_line
+from cli.interrupt import Interrupt, silent_keyboard
+from cli.line_editor import ChatCompleter, LineEditor, PromptHistory
+from cli.turn import Recording, stream
+from hybrid.errors import KimiLocalError
+
+_DRAFT_LENGTH = 1000
+_HINT = "Enter sends · Alt-Enter new line · /help"
+
+
+def run(chat: Chat) -> int:
+    """Talk until the user leaves; the exit code."""
+    history = PromptHistory(chat.settings.history_file)
+    editor = _editor(chat, history)
+    told = False
+    if chat.conversation.messages:
+        transcript.recall(chat.view, chat.session.name, chat.conversation)
+    armed = False
+    try:
+        while not chat.leaving:
+            try:
+                draft, chat.draft = chat.draft, ""
+                text = editor.ask(draft)
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                if armed:
+                    break
+                armed = True
+                chat.view.say("press Ctrl-C again to leave", "dim")
+                continue
+            armed = False
+            if history.problem and not told:
+                told = True
+                chat.view.say(history.problem, "warn")
+            _take(chat, editor, text)
+    finally:
+        if chat.unsaved:
+            autosave(chat)
+    return 1 if chat.unsaved else 0
+
+
+def _take(chat: Chat, editor: LineEditor, text: str) -> None:
+    """A command or a message; a mistake is one line, and the chat goes on."""
+    if not text.strip():
+        return
+    try:
+        if chat_commands.is_command(text):
+            chat_commands.run(chat, text)
+        else:
+            chat.pending = text
+    except KimiLocalError as error:
+        chat.view.say(str(error), "error")
+    if chat.pending is not None:
+        pending, chat.pending = chat.pending, None
+        chat.conversation.messages.append(Message("user", pending))
+        _answer(chat)
+        while chat.last is not None and chat.last.tool_calls and _tool_results(chat, editor):
+            _answer(chat)
+
+
+def _answer(chat: Chat) -> None:
+    """One answer. Whatever ends it, what came of it is kept and saved."""
+    recording = chat.last = Recording()
+    failed = False
+    try:
+        with Interrupt() as interrupt, silent_keyboard():
+            stream(chat.engine, chat.conversation, chat.view, recording, interrupt)
+    except KimiLocalError as error:
+        failed = True
+        chat.view.say(str(error), "error")
+    except KeyboardInterrupt:
+        pass  # a second Ctrl-C: the answer is cut here
+    finally:
+        _keep(chat, recording)
+    if not failed:
+        _report(chat, recording)
+
+
+def _keep(chat: Chat, recording: Recording) -> None:
+    if recording.empty and recording.finish_reason == "cancelled":
+        text = chat.conversation.take_back() or ""
+        chat.draft = text if len(text) <= _DRAFT_LENGTH else ""  # the Up key brings it back
+        return
+    chat.conversation.messages.append(recording.message())
+    usage = recording.usage
+    if recording.counted is not None:
+        chat.conversation.context_tokens = usage.prompt_tokens + usage.completion_tokens
+    chat.totals.add(recording)
+    chat.unsaved = True
+    autosave(chat)
+
+
+def _report(chat: Chat, recording: Recording) -> None:
+    remark = _remark(chat, recording)
+    if remark:
+        chat.view.say(remark, "warn")
+    if not recording.empty:
+        line = stats_line(recording.figures, recording.usage, chat.engine.kv_tokens)
+        chat.view.say(f"  {line}", "dim")
+        chat.view.say("")
+
+
+def _remark(chat: Chat, recording: Recording) -> str:
+    """What a reader must know about an answer that did not end by itself, or said nothing."""
+    if recording.finish_reason == "cancelled":
+        return "stopped before an answer" if recording.empty else "stopped"
+    if recording.finish_reason == "length":
+        limit = chat.conversation.sampling.get("max_tokens", chat.engine.kv_tokens)
+        if recording.usage.completion_tokens >= limit:
+            return f"cut at max_tokens ({limit}); /set max_tokens changes it"
+        return "the context is full; /clear starts a new conversation"
+    if not (recording.content or recording.tool_calls):
+        return "the model ended its turn without an answer; /retry asks again"
+    return ""
+
+
+def _tool_results(chat: Chat, editor: LineEditor) -> bool:
+    """Show the calls and let the user play the tool; False if all were skipped."""
+    assert chat.last is not None
+    given = False
+    for call in chat.last.tool_calls:
+        chat.view.say(f"→ {call.name} {call.arguments}", "warn")
+        try:
+            result = editor.question("  result (Enter skips)")
+        except (KeyboardInterrupt, EOFError):
+            return given
+        if result.strip():
+            given = True
+            chat.conversation.messages.append(Message("tool", result, tool_call_id=call.id))
+    return given
+
+
+def _editor(chat: Chat, history: PromptHistory) -> LineEditor:
+    def arguments(name: str) -> list[str] | None:
+        command = chat_commands.COMMANDS.get(name)
+        if command is None:
+            return []
+        return None if command.choices is None else list(command.choices(chat))
+
+    def toolbar() -> str:
+        used, capacity = chat.conversation.context_tokens, chat.engine.kv_tokens
+        context = f" · context {gauge(used, capacity)} {percent(used, capacity)}" if used else ""
+        return f"{_HINT}{'' if chat.conversation.thinking else ' · instant'}{context}"
+
+    commands = [(c.name, c.help) for c in chat_commands.COMMANDS.values()]
+    completer = ChatCompleter(lambda: commands, arguments)
+    return LineEditor(history, completer, toolbar, colour=chat.settings.colour)

@@ -1,0 +1,233 @@
+"""`kimi-local chat -p`: prompt in, answer on stdout, everything else on stderr."""
+
+import json
+
+import pytest
+
+from cli import prompt_source, tool_file
+from tests.cli.fake_engine import HOSTILE
+
+WEATHER = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
+
+
+def last_user(engines) -> str:
+    return engines[-1].calls[-1]["messages"][-1]["content"]
+
+
+def test_the_answer_alone_is_on_stdout(chat, engines):
+    result = chat("-p", "hello")
+    assert (result.code, result.out) == (0, "You said hello.\n")
+    assert result.err == "model · loaded in 0.0 s · context 1,000 tokens\n"
+    assert engines[-1].closed
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "prompt"),
+    [
+        (("-p", "hi"), b"", "hi"),
+        (("-p", "-"), b"from stdin\n", "from stdin"),
+        ((), b"from stdin\n", "from stdin"),
+        (("-p", "sum up"), b"a text\nof two lines\n", "a text\nof two lines\n\nsum up"),
+        ((), "žluťoučký 中\n".encode(), "žluťoučký 中"),
+    ],
+)
+def test_where_the_prompt_comes_from(chat, engines, args, stdin, prompt):
+    assert chat(*args, stdin=stdin).code == 0
+    assert last_user(engines) == prompt
+
+
+@pytest.mark.parametrize(
+    ("args", "stdin", "hint"),
+    [
+        ((), b"", "empty"),
+        (("-p", " "), b"", "empty"),
+        (("-p", "-"), b" \n", "empty"),
+        ((), b"ok \xff", "not UTF-8 text (byte 3 is 0xff)"),
+        (("-c", "--session", "x", "-p", "x"), b"", "give one"),
+        (("-c", "-p", "x"), b"", "no session"),
+        (("--session", "../../etc/passwd", "-p", "x"), b"", "letters, digits"),
+    ],
+)
+def test_bad_input_is_one_line(chat, args, stdin, hint):
+    result = chat(*args, stdin=stdin)
+    assert result.code == 2
+    assert hint in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+def test_an_endless_stdin_is_refused_without_reading_it_all(chat, monkeypatch):
+    monkeypatch.setattr(prompt_source, "MOST_BYTES", 10)
+    assert chat(stdin=b"0123456789").code == 0
+    result = chat(stdin=b"0123456789x")
+    assert (result.code, "larger than 10 bytes" in result.err) == (2, True)
+
+
+def test_json_is_one_object_as_documented(chat):
+    result = chat("-p", "hello", "--json")
+    answer = json.loads(result.out)
+    assert list(answer) == [
+        "content",
+        "reasoning",
+        "tool_calls",
+        "finish_reason",
+        "usage",
+        "stats",
+    ]
+    assert answer["content"] == "You said hello."
+    assert answer["reasoning"] == "Let me think.\n"
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] == 7
+    assert answer["stats"]["engine"]["tokens"] == 7
+    assert result.out.count("\n") == 1
+
+
+def test_json_is_exact_where_text_is_made_safe(chat):
+    exact = chat("-p", "hostile", "--json").out
+    assert json.loads(exact)["content"] == HOSTILE
+    assert exact.isascii()
+    assert "\x1b" not in exact
+    assert chat("-p", "hostile").out == "safe red end link\n"
+
+
+def test_tool_calls_come_as_json(chat, engines, tmp_path):
+    tools = tmp_path / "tools.json"
+    tools.write_text(json.dumps(WEATHER))
+    call = {
+        "id": "functions.get_weather:0",
+        "name": "get_weather",
+        "arguments": '{"city": "Paris"}',
+    }
+    answer = json.loads(chat("-p", "x", "--tools", str(tools), "--json").out)
+    assert (answer["finish_reason"], answer["tool_calls"]) == ("tool_calls", [call])
+    assert json.loads(chat("-p", "x", "--tools", str(tools)).out) == call
+    assert engines[-1].calls[-1]["tools"] == WEATHER
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("{}", "non-empty JSON list"),
+        ("[]", "non-empty JSON list"),
+        ("[1]", "tool 0 is not"),
+        ('[{"type": "function"}]', 'no "function" object'),
+        ('[{"type": "function", "function": {"name": "a b"}}]', "named 'a b'"),
+        ('[{"type": "function", "function": {"name": "f", "parameters": 1}}]', "JSON schema"),
+        (json.dumps(WEATHER * 2), "two tools are named"),
+    ],
+)
+def test_a_bad_tools_file_is_one_line(chat, tmp_path, text, hint):
+    path = tmp_path / "tools.json"
+    path.write_text(text)
+    result = chat("-p", "x", "--tools", str(path))
+    assert result.code == 2
+    assert hint in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_huge_tools_file_is_refused(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool_file, "MOST_BYTES", 10)
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps(WEATHER))
+    assert "larger than 10 bytes" in chat("-p", "x", "--tools", str(path)).err
+
+
+def test_flags_reach_the_engine(chat, engines):
+    chat(
+        *("-p", "x", "--instant", "--system", "be brief", "--context", "77"),
+        *("--temperature", "0", "--top-p", "0.5", "--top-k", "3", "--min-p", "0.1"),
+        *("--max-tokens", "9", "--seed", "4", "--stop", "a", "--stop", "b"),
+        *("--repetition-penalty", "1.1", "--presence-penalty", "-1", "--frequency-penalty", "2"),
+    )
+    call, sampling = engines[-1].calls[-1], engines[-1].calls[-1]["sampling"]
+    assert engines[-1].kv_tokens == 77
+    assert call["messages"][0] == {"role": "system", "content": "be brief"}
+    assert not call["thinking"]
+    assert sampling.stop == ("a", "b")
+    values = {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 3,
+        "min_p": 0.1,
+        "max_tokens": 9,
+        "seed": 4,
+        "repetition_penalty": 1.1,
+        "presence_penalty": -1.0,
+        "frequency_penalty": 2.0,
+    }
+    assert {name: getattr(sampling, name) for name in values} == values
+
+
+def test_what_was_not_asked_for_stays_the_models_default(chat, engines):
+    chat("-p", "x")
+    sampling = engines[-1].calls[-1]["sampling"]
+    assert (sampling.temperature, sampling.top_p, sampling.seed) == (None, None, None)
+
+
+def test_length_is_success_and_an_engine_error_is_not(chat):
+    cut = chat("-p", "x", "--max-tokens", "5", "--json")
+    assert (cut.code, json.loads(cut.out)["finish_reason"]) == (0, "length")
+    failed = chat("-p", "boom")
+    assert failed.code == 4
+    assert failed.out == "half an ans\n"
+    assert failed.err.endswith("kimi-local: worker 3 died; run kimi-local doctor\n")
+
+
+def test_a_named_session_goes_on_and_a_nameless_run_leaves_nothing(chat, engines, home):
+    chat("-p", "none")
+    assert not (home / "state").exists()
+    chat("-p", "first", "--session", "s", "--system", "S", "--seed", "7")
+    chat("-p", "second", "-c")
+    roles = [m["role"] for m in engines[-1].calls[-1]["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert engines[-1].calls[-1]["sampling"].seed == 7
+
+
+def test_without_a_model_it_says_what_it_does(chat, engines, home, monkeypatch):
+    written = []
+    monkeypatch.setattr("hybrid.tiny.write_tiny", lambda path: written.append(path))
+    result = chat("-p", "hello", model=False)
+    assert result.code == 0
+    notice, _ = result.err.splitlines()
+    assert "random" in notice
+    assert "--model DIR" in notice
+    assert written == [home / "cache" / "kimi-local" / "tiny-1"]
+    monkeypatch.setenv("KIMI_LOCAL_MODEL", str(home / "model"))
+    assert "random" not in chat("-p", "hello", model=False).err
+
+
+def test_no_room_for_the_tiny_model_is_one_line(chat, home):
+    (home / "cache").write_text("a file where a directory should be")
+    result = chat("-p", "hello", model=False)
+    assert result.code == 1
+    assert "tiny model: cannot write" in result.err.splitlines()[-1]
+
+
+def test_a_conversation_needs_a_terminal(chat, monkeypatch):
+    monkeypatch.setattr("cli.prompt_source.one_shot_prompt", lambda _: None)
+    monkeypatch.setattr("cli.chat.one_shot_prompt", lambda _: None)
+    assert "give the prompt with -p" in chat().err
+    assert "give it with -p" in chat("--json").err
+
+
+class PassThrough:
+    """Planted: a cleaner that cleans nothing."""
+
+    def feed(self, text):
+        return text
+
+
+def test_the_check_for_safe_output_sees_a_cleaner_that_does_nothing(chat, monkeypatch):
+    monkeypatch.setattr("cli.plain_view.Cleaner", PassThrough)
+    assert "\x1b]0;owned" in chat("-p", "hostile").out
+
+
+def test_ctrl_c_while_loading_is_quiet(chat, monkeypatch):
+    def load(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybrid.load", load)
+    result = chat("-p", "hello")
+    assert (result.code, result.out, result.err) == (130, "", "")

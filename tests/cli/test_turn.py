@@ -1,0 +1,105 @@
+"""What is kept and measured of an answer."""
+
+import pytest
+
+from cli import turn
+from cli.conversation import Conversation, Message, engine_message
+from cli.turn import Recording
+from hybrid.errors import RequestError
+from hybrid.events import Event, ToolCall, Usage
+from tests.cli.fake_engine import FakeEngine
+
+CALL = ToolCall("functions.f:0", "f", "{}")
+
+
+class Still:
+    """No interrupt, and a view that counts."""
+
+    requested = False
+
+    def __init__(self):
+        self.finished = 0
+
+    def finish(self):
+        self.finished += 1
+
+    def show(self, event):
+        pass
+
+    def progress(self, progress):
+        pass
+
+    def tick(self, *, stopping):
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Times that the recording reads, one after another."""
+    times = iter(range(100, 200))
+    monkeypatch.setattr(turn, "perf_counter", lambda: float(next(times)))
+
+
+def recorded(*events: Event) -> Recording:
+    recording = Recording(started=98.0)
+    for event in events:
+        recording.add(event)
+    return recording
+
+
+def test_rates_and_times(clock):
+    recording = recorded(
+        Event("reasoning", "a", (1, 2)),  # at 100 s, two seconds after the start
+        Event("reasoning", "b", (3,)),  # 101
+        Event("content", "c", (4, 5, 6)),  # 102
+        Event("finish", finish_reason="stop", usage=Usage(30, 10, 6, 3)),  # 103
+    )
+    figures = recording.figures
+    assert figures.first_token_s == 2.0
+    assert figures.prefill_tok_s == (30 - 10) / 2.0
+    assert figures.decode_tok_s == 4 / 3.0  # tokens after the first event, 100 s to 103 s
+    assert figures.thought_s == 1.0
+    assert figures.total_s == 5.0
+    message = recording.message()
+    assert (message.content, message.reasoning, message.partial) == ("c", "ab", False)
+
+
+def test_an_answer_cut_off_is_kept_marked_and_counted_by_us(clock):
+    recording = recorded(Event("reasoning", "a", (1,)), Event("content", "half", (2, 3)))
+    assert recording.message().partial
+    assert recording.usage == Usage(completion_tokens=3, reasoning_tokens=1)
+    assert recording.figures.prefill_tok_s is None
+
+
+def test_nothing_came(clock):
+    recording = recorded(Event("finish", finish_reason="cancelled", usage=Usage(5)))
+    assert recording.empty
+    assert recording.figures.first_token_s is None
+
+
+def test_one_token_has_no_decode_rate(clock):
+    recording = recorded(Event("content", "x", (1,)), Event("finish", finish_reason="stop"))
+    assert recording.figures.decode_tok_s is None
+
+
+def test_what_the_template_gets():
+    assert engine_message(Message("user", "hi")) == {"role": "user", "content": "hi"}
+    assert engine_message(
+        Message("assistant", "", reasoning="r", tool_calls=(CALL,), partial=True, thought_s=1.0)
+    ) == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "r",
+        "tool_calls": [
+            {"id": CALL.id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        ],
+    }
+    assert engine_message(Message("tool", "42", tool_call_id=CALL.id))["tool_call_id"] == CALL.id
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_of_the_command_line():
+    view = Still()
+    conversation = Conversation(messages=[Message("user", "too long")])
+    with pytest.raises(RequestError, match="--context 2001 or more"):
+        turn.stream(FakeEngine(), conversation, view, Recording(), view)
+    assert view.finished == 1
