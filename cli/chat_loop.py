@@ -1,5 +1,8 @@
 """The interactive chat: ask, answer, save, until the user leaves."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 from cli import chat_commands, transcript
 from cli.chat_state import Chat, autosave
 from cli.conversation import Message
@@ -16,33 +19,39 @@ _HINT = "Enter sends · Alt-Enter new line · /help"
 def run(chat: Chat) -> int:
     """Talk until the user leaves; the exit code."""
     history = PromptHistory(chat.settings.history_file)
-    editor = _editor(chat, history)
-    told = False
     if chat.conversation.messages:
         transcript.recall(chat.view, chat.session.name, chat.conversation)
-    armed = False
+    editor = _editor(chat, history)
     try:
-        while not chat.leaving:
-            try:
-                draft, chat.draft = chat.draft, ""
-                text = editor.ask(draft)
-            except EOFError:
-                break
-            except KeyboardInterrupt:
-                if armed:
-                    break
-                armed = True
-                chat.view.say("press Ctrl-C again to leave", "dim")
-                continue
-            armed = False
-            if history.problem and not told:
-                told = True
+        for text in _typed(chat, editor):
+            if history.problem:
                 chat.view.say(history.problem, "warn")
-            _take(chat, editor, text)
+                history.problem = ""
+            with suppress(KeyboardInterrupt):  # pressed too late: the answer is there already
+                _take(chat, editor, text)
     finally:
         if chat.unsaved:
             autosave(chat)
     return 1 if chat.unsaved else 0
+
+
+def _typed(chat: Chat, editor: LineEditor) -> Iterator[str]:
+    """What the user sends, until /exit, Ctrl-D, or Ctrl-C twice on an empty line."""
+    armed = False
+    while not chat.leaving:
+        draft, chat.draft = chat.draft, ""
+        try:
+            text = editor.ask(draft)
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            if armed:
+                return
+            armed = True
+            chat.view.say("press Ctrl-C again to leave", "dim")
+            continue
+        armed = False
+        yield text
 
 
 def _take(chat: Chat, editor: LineEditor, text: str) -> None:
@@ -68,18 +77,19 @@ def _answer(chat: Chat) -> None:
     """One answer. Whatever ends it, what came of it is kept and saved."""
     recording = chat.last = Recording()
     failed = False
-    try:
-        with Interrupt() as interrupt, silent_keyboard():
+    with Interrupt() as interrupt, silent_keyboard():
+        try:
             stream(chat.engine, chat.conversation, chat.view, recording, interrupt)
-    except KimiLocalError as error:
-        failed = True
-        chat.view.say(str(error), "error")
-    except KeyboardInterrupt:
-        pass  # a second Ctrl-C: the answer is cut here
-    finally:
-        _keep(chat, recording)
-    if not failed:
-        _report(chat, recording)
+        except KimiLocalError as error:
+            failed = True
+            chat.view.say(str(error), "error")
+        except KeyboardInterrupt:
+            pass  # a second Ctrl-C: the answer is cut here
+        finally:
+            interrupt.over()
+            _keep(chat, recording)
+        if not failed:
+            _report(chat, recording)
 
 
 def _keep(chat: Chat, recording: Recording) -> None:

@@ -14,10 +14,15 @@ from types import FrameType
 class Interrupt:
     """Context manager; `requested` is what the engine polls through `should_stop`."""
 
-    __slots__ = ("_previous", "requested")
+    __slots__ = ("_over", "_previous", "requested")
 
     def __init__(self) -> None:
         self.requested = False
+        self._over = False
+
+    def over(self) -> None:
+        """The answer has ended: what is left to do must not be broken by a late press."""
+        self._over = True
 
     def __enter__(self) -> "Interrupt":
         self._previous = signal.signal(signal.SIGINT, self._press)
@@ -27,7 +32,7 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._previous)
 
     def _press(self, _signum: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self._over:
             raise KeyboardInterrupt
         self.requested = True
 

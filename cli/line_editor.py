@@ -31,13 +31,14 @@ class PromptHistory(History):
 
     Only the end of the file is read, however long it has become.
 
-    A history that cannot be written is kept in memory; `problem` says why.
+    A history that cannot be written is kept in memory; `problem` says why, once.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
         self.problem = ""
+        self._reported = False
 
     def load_history_strings(self) -> Iterable[str]:
         """Entries, latest first; unreadable lines are passed over."""
@@ -62,7 +63,9 @@ class PromptHistory(History):
             with os.fdopen(os.open(self._path, flags, 0o600), "wb") as file:
                 file.write(json.dumps(string).encode() + b"\n")
         except OSError as error:
-            self.problem = f"input history not saved: {error.strerror} ({self._path})"
+            if not self._reported:
+                self._reported = True
+                self.problem = f"input history not saved: {error.strerror} ({self._path})"
 
 
 class ChatCompleter(Completer):

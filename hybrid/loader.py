@@ -14,7 +14,7 @@ from pathlib import Path
 from hybrid.backbone import Backbone
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
-from hybrid.cpu_experts import ExpertLayer, arena, dispatch
+from hybrid.cpu_experts import ExpertLayer, arena, dispatch, selfcheck
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.cpu_experts.layer import Int4
 from hybrid.cpu_experts.record import RecordShape
@@ -58,6 +58,7 @@ def load_model(
     with Checkpoint.open(model_dir, config) as checkpoint:
         _require_memory(text, checkpoint, options)
         dispatch.warm_up(options.isa, options.activation, progress=sink)
+        selfcheck.verify(options.isa, options.activation)
         backbone = _load_backbone(text, checkpoint, options, sink)
         experts = _load_experts(text, checkpoint, options, sink)
     return Model(text, backbone, experts), options

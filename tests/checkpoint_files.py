@@ -80,6 +80,7 @@ def write_sparse_shard(path: Path, tensors: Mapping[str, tuple]):
         end = at + ITEM_BYTES[dtype] * int(np.prod(shape, dtype=np.int64))
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
         at = end
-    write_shard(path, header, b"")
+    text = json.dumps(header).encode()
+    write_shard(path, text + b" " * (-len(text) % 8), b"")  # aligned, as published
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + at)

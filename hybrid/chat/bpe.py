@@ -5,6 +5,8 @@
 tiktoken merges the adjacent pair whose joined bytes have the lowest rank. `tokenizers` wants a
 list of merges instead. We give it every way to cut a token into two tokens, in rank order, so a
 pair merges exactly if its joined bytes are a token, and at that token's rank: the same rule.
+(Cuts of one token do not compete: of a token made of tokens of lower rank, as all are in a trained
+vocabulary, merging only ever meets the one cut that building it alone would end with.)
 """
 
 import re

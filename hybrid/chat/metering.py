@@ -5,6 +5,7 @@
     [a, b]                        environment.charged_tree([a, b])
     a | upper                     environment.charged(environment.charged(a) | upper)
     a == b                        a == environment.charged(b)
+    a[1:]                         environment.charged(a[1:])
 
 Calls and `+ * % **` need nothing: jinja2's sandbox sends those through the environment itself.
 """
@@ -64,6 +65,10 @@ class _Metering(NodeTransformer):
             return node
         node.node = _ask("charged", node.node)
         return _ask("charged", node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _ask("charged", node) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Operand(self, node: nodes.Operand) -> nodes.Operand:  # noqa: N802
         self.generic_visit(node)

@@ -41,6 +41,7 @@ _TEXT_METHODS = (
     "startswith", "strip", "title", "upper",
 )
 # fmt: on
+_FROM_THE_COMPILER = ("_loop_vars", "_block_vars")  # jinja2 adds them to calls inside loops
 _METHODS: dict[type, tuple[str, ...]] = {
     str: _TEXT_METHODS,
     dict: ("get", "items", "keys", "values"),
@@ -187,7 +188,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         for value in args:
             __self.charged(value)
         if isinstance(__obj, BuiltinMethodType):
-            return __self._call_method(__obj, args, kwargs)
+            given = {key: kwargs[key] for key in kwargs if key not in _FROM_THE_COMPILER}
+            return __self._call_method(__obj, args, given)
         if not __self._is_known(__obj):
             raise SecurityError(f"it calls a {type(__obj).__name__}")
         value = super().call(__context, __obj, *args, **kwargs)

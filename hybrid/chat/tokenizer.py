@@ -26,8 +26,7 @@ class Tokenizer:
         self._first_special = first
         self._names = vocabulary.special
         self._ids = {name: first + slot for slot, name in enumerate(vocabulary.special)}
-        longest_first = sorted(vocabulary.special, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        self._control = _any_of(vocabulary.special)
         self.vocab_size = len(self._bytes)
         self.stop_ids = frozenset(self._ids[name] for name in STOP_NAMES if name in self._ids)
         # None where a vocabulary has no such token.
@@ -139,6 +138,14 @@ class StreamDecoder:
         text = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return text
+
+
+def _any_of(names: Sequence[str]) -> re.Pattern[str]:
+    """Return a pattern of all names, the longest first; two characters rule most of them out."""
+    endings: dict[str, list[str]] = {}
+    for name in sorted(names, key=len, reverse=True):
+        endings.setdefault(re.escape(name[:2]), []).append(re.escape(name[2:]))
+    return re.compile("|".join(f"{start}(?:{'|'.join(of)})" for start, of in endings.items()))
 
 
 def _unguarded(text: str, guard: str) -> str:

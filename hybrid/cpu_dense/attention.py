@@ -91,14 +91,16 @@ def attention_unit(at, unit, worker):
         positions = min(BLOCK, end - block)
         _gather_keys(job, block, positions, keys)
         _score(job, keys, positions, queries, tokens * heads, scores)
-        for index in range(tokens):
-            count = min(BLOCK, job.start + token + index + 1 - block)
-            if count > 0:
+        _weigh(job, block, token, tokens, heads, scores, states, mixed)
+        if block + BLOCK <= job.start + token + 1:  # every token sees the whole block
+            _mix(job, block, BLOCK, tokens * heads, scores, mixed)
+        else:
+            for index in range(tokens):
+                count = min(BLOCK, job.start + token + index + 1 - block)
                 first = index * heads
-                _mix(
-                    job, block, count, heads, scores + first * BLOCK * 4,
-                    states + first * STATE_BYTES, mixed + first * job.mixed_bytes,
-                )  # fmt: skip
+                if count > 0:
+                    rows = mixed + first * job.mixed_bytes
+                    _mix(job, block, count, heads, scores + first * BLOCK * 4, rows)
     for row in range(tokens * heads):
         finish_row(states + row * STATE_BYTES, mixed + row * job.mixed_bytes, job.mixed_bytes)
     _project(job, token, tokens, head, heads, mixed)
@@ -146,36 +148,43 @@ def _gather_keys(job, block, positions, keys):
 
 @inlined
 def _score(job, keys, positions, queries, rows, scores):
-    """scores[row][position] = queries[row] . keys[position]."""
+    """scores[row][position] = queries[row] . keys[position]; a tile stays in the first cache."""
     pairs = (job.latent + job.rope + 1) // 2
     step = even_split(rows)
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        query, score = queries + first * job.query_bytes, scores + first * BLOCK * 4
-        clear(score, count * BLOCK // LANES)
-        for tile in range((positions + LANES - 1) // LANES):
-            weights = keys + tile * pairs * LINE_BYTES
-            out = score + tile * LINE_BYTES
-            paired(count, weights, query, job.query_bytes, pairs, out, BLOCK * 4)
+    clear(scores, rows * BLOCK // LANES)
+    for tile in range((positions + LANES - 1) // LANES):
+        weights = keys + tile * pairs * LINE_BYTES
+        for first in range(0, rows, step):
+            query, out = queries + first * job.query_bytes, scores + first * BLOCK * 4
+            paired(
+                min(step, rows - first), weights, query, job.query_bytes, pairs,
+                out + tile * LINE_BYTES, BLOCK * 4,
+            )  # fmt: skip
 
 
 @inlined
-def _mix(job, block, count, heads, scores, states, mixed):
-    """One token: softmax over the block's `count` positions, then weights times their latents."""
-    for head in range(heads):
-        weigh_block(
-            scores + head * BLOCK * 4, count, job.scale, states + head * STATE_BYTES,
-            mixed + head * job.mixed_bytes, job.mixed_bytes,
-        )  # fmt: skip
-    rows = job.cache + block * job.row_bytes
-    step = even_split(heads)
-    for first in range(0, heads, step):
-        group = min(step, heads - first)
-        weights, out = scores + first * BLOCK * 4, mixed + first * job.mixed_bytes
-        for tile in range(job.mixed_bytes // LINE_BYTES):
+def _weigh(job, block, token, tokens, heads, scores, states, mixed):
+    """Scores to softmax weights, row by row: each token sees positions up to its own."""
+    for row in range(tokens * heads):
+        count = min(BLOCK, job.start + token + row // heads + 1 - block)
+        if count > 0:
+            weigh_block(
+                scores + row * BLOCK * 4, count, job.scale, states + row * STATE_BYTES,
+                mixed + row * job.mixed_bytes, job.mixed_bytes,
+            )  # fmt: skip
+
+
+@inlined
+def _mix(job, block, count, rows, scores, mixed):
+    """mixed[row] += weights[row] . c; a strip of 16 latents stays in the first cache."""
+    source = job.cache + block * job.row_bytes
+    step = even_split(rows)
+    for tile in range(job.mixed_bytes // LINE_BYTES):
+        for first in range(0, rows, step):
+            out = mixed + first * job.mixed_bytes + tile * LINE_BYTES
             plain(
-                group, rows + tile * LANES * 2, job.row_bytes, weights, BLOCK * 4, count,
-                out + tile * LINE_BYTES, job.mixed_bytes,
+                min(step, rows - first), source + tile * LANES * 2, job.row_bytes,
+                scores + first * BLOCK * 4, BLOCK * 4, count, out, job.mixed_bytes,
             )  # fmt: skip
 
 

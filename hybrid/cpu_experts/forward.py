@@ -6,7 +6,9 @@ Returns (status, value): OK, or what is wrong with the request and the value see
 written to `out` unless the status is OK.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
+# ruff: noqa: ANN001, ANN202 (numba infers the types)
+
+from typing import Any
 
 from numba import carray, types
 
@@ -111,7 +113,7 @@ def _forward(layer_address, job_address, x, ids, weights, out, pool, alone):
 
 
 @once
-def forward():
+def forward() -> Any:
     """forward(layer, job, x, ids, weights, out, (state, workers, scratch, capacity), alone)."""
     rows = types.Array(types.float32, 2, "C", readonly=True)
     ids = types.Array(types.int32, 2, "C", readonly=True)

@@ -22,6 +22,7 @@ import atexit
 import os
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -155,13 +156,13 @@ def _stop(state):
 
 
 @once
-def work_loop():
+def work_loop() -> Any:
     """The compiled life of a worker: work(state), until it is asked to stop."""
     return function("work", types.void(types.intp), _work)
 
 
 @once
-def _stop_workers():
+def _stop_workers() -> Any:
     return function("stop", types.void(types.intp), _stop)
 
 
@@ -206,7 +207,8 @@ class Pool:
 
     def start(self) -> None:
         """Start the workers unless they run; call with the lock held."""
-        work_loop(), _stop_workers()  # compiled here rather than by several threads, or at exit
+        work_loop()  # compiled here rather than in a worker,
+        _stop_workers()  # or while the interpreter ends
         while len(self._workers) < self.threads - 1:
             worker = threading.Thread(target=_live, args=(self._state,), daemon=True)
             self._workers.append(worker)

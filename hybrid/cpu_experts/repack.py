@@ -8,7 +8,9 @@ inputs 0-3 in the low and 4-7 in the high nibbles of its bytes, so each word is 
 and word j of a group goes to line j. Scales [out, in/32] are gathered into 16 per group.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
+# ruff: noqa: ANN001, ANN202 (numba infers the types)
+
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -53,6 +55,6 @@ def _repack(packed, scale, blocks, groups, target, stride):
 
 
 @once
-def repack():
+def repack() -> Any:
     """Compiled repack(packed, scale, blocks, groups, target, stride), all addresses and counts."""
     return function("repack", types.void(*[types.intp] * 6), _repack)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hybrid.chat.parser import StreamParser
 from hybrid.events import ToolCall
 from tests.reference import chat_parser
+from tests.reference.chat_strategies import PATIENT
 
 SECTION, END_SECTION = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 CALL, ARGUMENTS, END_CALL = (
@@ -272,7 +273,7 @@ def ids_of(tokenizer, stream):
     return ids
 
 
-@settings(max_examples=500, deadline=None)
+@settings(PATIENT, max_examples=500)
 @given(STREAMS, st.booleans(), st.integers(0, 3))
 def test_random_streams_equal_the_reference(small, stream, thinking, tool_count):
     ids = ids_of(small, stream)
@@ -287,7 +288,7 @@ def test_random_streams_equal_the_reference(small, stream, thinking, tool_count)
     assert parser.saw_tool_calls == bool(expected[2])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(PATIENT, max_examples=300)
 @given(st.lists(st.integers(0, 256 + 160 + 255), max_size=60), st.booleans())
 def test_random_ids_raise_nothing_and_leak_nothing(small, ids, thinking):
     events, parser = events_of(small, ids, thinking=thinking)

@@ -13,6 +13,7 @@ from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tool_declaration import declare_tools
 from hybrid.chat.vocabulary import Vocabulary
 from tests.reference import chat_renderer, chat_strategies
+from tests.reference.chat_strategies import PATIENT
 from tests.reference.chat_vocabulary import NAMED, official, official_ids
 
 # Letters from a private area stand for the two characters that control tokens begin with.
@@ -60,7 +61,7 @@ hostile_conversations = st.lists(chat_strategies.messages(hostile_texts), min_si
 hostile_tools = st.lists(chat_strategies.tools(hostile_texts), max_size=2)
 
 
-@settings(max_examples=70, deadline=None)
+@settings(PATIENT, max_examples=70)
 @given(hostile_conversations, hostile_tools, st.booleans())
 def test_no_field_makes_a_control_token(small, template, messages, tools, thinking):
     ids = encode_chat(small, template, messages, thinking=thinking, tools=tools)
@@ -71,7 +72,7 @@ def test_no_field_makes_a_control_token(small, template, messages, tools, thinki
 
 
 @pytest.mark.oracle
-@settings(max_examples=70, deadline=None)
+@settings(PATIENT, max_examples=70)
 @given(chat_strategies.conversations, chat_strategies.tool_lists, st.booleans())
 def test_ids_are_the_official_ones(small, official_small, template, messages, tools, thinking):
     flat = render_chat(template, messages, thinking=thinking, tools=tools)

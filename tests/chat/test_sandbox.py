@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hybrid.chat.sandbox import MeteredEnvironment
 from hybrid.chat.template import BASE_BUDGET, ChatTemplate
 from hybrid.errors import CheckpointError, KimiLocalError
+from tests.reference.chat_strategies import PATIENT
 
 MESSAGES = [{"role": "user", "content": "a" * 1000}]
 
@@ -57,6 +58,8 @@ HOSTILE = {
         "{% set ns = namespace(x='a') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}"
         "{% endfor %}"
     ),
+    "many slices": doubled("'aaaa'", "x ~ x", 20)
+    + "".join("{% set y" + str(i) + " = x[1:] %}" for i in range(99)),
     "long range": "{{ range(1000000000) | list }}",
     "endless output": "{% for i in range(99999) %}{{ messages[0].content }}{% endfor %}" * 20,
     "wide JSON": "{{ messages | tojson(indent=100000000) }}",
@@ -137,6 +140,12 @@ HARMLESS = {
     "{{ nothing | default('d') }}{{ nothing }}{{ none }}": "dNone",
     "{{ 'x' if messages is defined and messages[0].role is string }}": "x",
     "{{ strftime_now('%%') }}": "%",
+    "{% for m in messages %}{{ m.get('name', 'x') }}{{ 'b'.join('aa') }}{% endfor %}": "xaba",
+    "{% for m in messages %}{{ m.role.replace('u', 'U', 1) }}{{ m.get('name') }}{% endfor %}": (
+        "UserNone"
+    ),
+    "{% for i in range(messages | length - 1, -1, -1) %}{{ i }}{% break %}{% endfor %}": "0",
+    "{% set ns = namespace(k=-1) %}{{ messages[ns.k + 1:] | length }}{{ messages[:0] }}": "1[]",
     "{{ messages[0]['content'][:3] }}{{ [3, 1] | sort | first }}": "aaa1",
     "a\n{% if true %}\n  b\n    {% endif %}\nc\n": "a\n  b\nc",  # trimmed as transformers does
 }
@@ -163,7 +172,7 @@ def error_of(source: str) -> str:
     return ""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(PATIENT, max_examples=300)
 @given(st.lists(PIECES, max_size=14))
 def test_any_program_ends_in_text_or_one_line(pieces):
     for source in (" ".join(pieces), "{{ " + " ".join(pieces) + " }}"):

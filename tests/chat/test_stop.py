@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid.chat.stop import StopStrings
+from tests.reference.chat_strategies import PATIENT
 
 
 def naive(text: str, stops: list[str]) -> tuple[str, str | None]:
@@ -30,13 +31,13 @@ def streamed(pieces: list[str], stops: list[str]) -> tuple[str, str | None]:
 letters = st.text("ab", max_size=5)
 
 
-@settings(max_examples=500)
+@settings(PATIENT, max_examples=500)
 @given(st.lists(letters, max_size=8), st.lists(letters, max_size=4))
 def test_any_stream_equals_the_whole_text(pieces, stops):
     assert streamed(pieces, stops) == naive("".join(pieces), stops)
 
 
-@settings(max_examples=300)
+@settings(PATIENT, max_examples=300)
 @given(st.lists(letters, max_size=8), st.lists(letters, min_size=1, max_size=4))
 def test_only_what_may_become_a_stop_is_held_back(pieces, stops):
     watch = StopStrings(stops)

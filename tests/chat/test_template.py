@@ -12,7 +12,7 @@ from hybrid.chat.template import SOURCE_BYTES_LIMIT, ChatTemplate, built_in_sour
 from hybrid.chat.tool_declaration import declare_tools
 from hybrid.errors import CheckpointError, RequestError
 from tests.reference import chat_renderer
-from tests.reference.chat_strategies import conversations, tool_lists
+from tests.reference.chat_strategies import PATIENT, conversations, tool_lists
 
 USER = "<|im_user|>user<|im_middle|>"
 ASSISTANT = "<|im_assistant|>assistant<|im_middle|>"
@@ -107,7 +107,7 @@ def test_tools_stand_before_the_system_message(template):
     assert "\n}\n<|im_end|><|im_system|>system<|im_middle|>S" in text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(PATIENT, max_examples=150)
 @given(conversations, tool_lists, st.booleans(), st.booleans())
 def test_random_conversations_equal_the_reference(template, messages, tools, thinking, prompt):
     plain_tools = normalise_tools(tools)
@@ -124,7 +124,7 @@ def test_random_conversations_equal_the_reference(template, messages, tools, thi
 
 
 @pytest.mark.oracle
-@settings(max_examples=60, deadline=None)
+@settings(PATIENT, max_examples=60)
 @given(conversations, tool_lists, st.booleans())
 def test_the_sandbox_renders_as_transformers_does(template, messages, tools, thinking):
     from transformers.utils.chat_template_utils import render_jinja_template

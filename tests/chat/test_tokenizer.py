@@ -14,6 +14,7 @@ from hybrid.chat.prompt import encode_chat
 from hybrid.chat.tokenizer import StreamDecoder, Tokenizer
 from hybrid.chat.vocabulary import Vocabulary
 from hybrid.errors import RequestError
+from tests.reference.chat_strategies import PATIENT
 from tests.reference.chat_vocabulary import (
     TEXT,
     official,
@@ -252,6 +253,7 @@ def test_python_and_regex_agree_on_whitespace():
     assert all(char.isspace() == bool(matched(char)) for char in map(chr, range(0x110000)))
 
 
+@settings(PATIENT)
 @given(st.text())
 def test_text_survives_the_round_trip(small, text):
     assert small.decode(small.encode(text)) == text
@@ -262,6 +264,7 @@ def test_lone_surrogates_become_replacement_characters(small):
     assert small.decode(small.encode_with_specials("a\ud83d\ude00<think>")) == "a😀<think>"
 
 
+@settings(PATIENT)
 @given(st.data())
 def test_plain_text_never_becomes_a_control_token(small, data):
     names = st.sampled_from(small.special_names)
@@ -278,6 +281,14 @@ def test_every_control_token_is_one_id(tokenizer):
     assert tokenizer.decode(tokenizer.encode_with_specials("a[BOS]b"), skip_special=True) == "ab"
 
 
+def test_of_two_control_tokens_the_longer_one_counts(small_dir):
+    vocabulary = Vocabulary.from_dir(small_dir)
+    names = ("<x", "<xy", "<x|", *vocabulary.special[3:])
+    tokenizer = Tokenizer(Vocabulary(vocabulary.base, names))
+    ids = tokenizer.encode_with_specials("<x<xy<x|")
+    assert [tokenizer.name_of(i) for i in ids] == ["<x", "<xy", "<x|"]
+
+
 def test_ids_outside_the_vocabulary_are_refused(small):
     for token_id in (-1, small.vocab_size):
         with pytest.raises(RequestError, match="outside the vocabulary"):
@@ -291,12 +302,13 @@ def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [*(decoder.push(i) for i in ids), decoder.flush()]
 
 
-@settings(max_examples=300)
+@settings(PATIENT, max_examples=300)
 @given(st.lists(st.integers(0, 256 + 160 + 255), max_size=30))
 def test_streamed_text_equals_whole_text(small, ids):
     assert "".join(streamed(small, ids)) == small.decode(ids)
 
 
+@settings(PATIENT)
 @given(st.lists(st.sampled_from([*range(0x7E, 0xFF)]), max_size=12))
 def test_streamed_bytes_equal_whole_bytes(small, ids):
     """Nothing but the bytes that make and break UTF-8; in the small vocabulary byte = id."""

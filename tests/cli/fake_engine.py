@@ -110,6 +110,8 @@ def script(text, messages, tools):
         yield from (MARKDOWN[i : i + 7] for i in range(0, len(MARKDOWN), 7))
     elif text == "hostile":
         yield from HOSTILE
+    elif text == "flood":
+        yield from ("more than any pipe holds " * 100 for _ in range(1000))
     elif "slow" in text or "many" in text:
         yield from (f"word{i} " for i in range(40 if "brief" in text else 400))
     elif tools and messages[-1]["role"] == "user":
