@@ -123,7 +123,8 @@ def _remark(chat: Chat, recording: Recording) -> str:
     if recording.finish_reason == "length":
         limit = chat.conversation.sampling.get("max_tokens", chat.engine.kv_tokens)
         if recording.usage.completion_tokens >= limit:
-            return f"cut at max_tokens ({limit}); /set max_tokens changes it"
+            where = "" if recording.content else " while thinking"
+            return f"cut at max_tokens ({limit}){where}; /set max_tokens changes it"
         return "the context is full; /clear starts a new conversation"
     if not (recording.content or recording.tool_calls):
         return "the model ended its turn without an answer; /retry asks again"

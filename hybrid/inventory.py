@@ -42,8 +42,8 @@ class ComponentSize:
 
     @property
     def tier(self) -> Tier:
-        """Where the component lives while the model runs."""
-        return "RAM" if self.name == "routed" else "device"
+        """Where the component lives while the model runs; of the embedding only rows are read."""
+        return "RAM" if self.name in ("routed", "embedding") else "device"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Model:
         spent.router_s += routed_at - began
         spent.shared_s += shared_at - routed_at + perf_counter() - experts_at
         spent.experts_s += experts_at - shared_at
-        self._count(routing.expert_ids, experts.shape.nbytes)
+        self._count(routing.expert_ids, experts.record_bytes)
         return x
 
     def _count(self, expert_ids: NDArray[np.int32], record_bytes: int) -> None:

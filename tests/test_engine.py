@@ -261,7 +261,7 @@ def test_statistics_add_up(engine):
     assert grown == finish.usage.completion_tokens
     ram = after["tiers"]["ram"]
     assert ram["bytes"] > before["tiers"]["ram"]["bytes"]
-    assert ram["bytes"] == ram["expert_reads"] * engine._model.experts[1].shape.nbytes
+    assert ram["bytes"] == ram["expert_reads"] * engine._model.experts[1].record_bytes
     assert after["context"]["capacity"] == KV_TOKENS
     assert after["options"]["isa"] in ("portable", "avx2")
     assert all(seconds >= 0 for seconds in after["seconds"].values())

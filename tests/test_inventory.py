@@ -61,8 +61,9 @@ def test_experts(k25, sizes):
     assert routed.bytes == pytest.approx(570.76e9, abs=5e6)
     assert routed.loaded_bytes == EXPERTS * (EXPERT_BYTES - 24)  # without the logical shapes
     assert routed.tier == "RAM"
-    assert sizes.tier_token_bytes("RAM") == 480 * 24_772_608
-    assert sizes.tier_bytes("RAM") == routed.loaded_bytes
+    embedding = component(sizes, "embedding")
+    assert sizes.tier_token_bytes("RAM") == 480 * 24_772_608 + 14_336
+    assert sizes.tier_bytes("RAM") == routed.loaded_bytes + embedding.loaded_bytes
 
 
 def test_everything_else(sizes):

@@ -15,6 +15,7 @@ from hybrid import yarn
 from hybrid.backbone import Routing
 from hybrid.config import TextConfig
 from hybrid.cpu_dense import layers, verbs
+from hybrid.cpu_dense.kernels import warm_up
 from hybrid.cpu_dense.layers import Verb
 from hybrid.cpu_dense.rows import MAX_BLOCK
 from hybrid.cpu_dense.scratch import Scratch, attention_bytes
@@ -38,6 +39,7 @@ class CpuBackbone:
     ) -> None:  # fmt: skip
         self.text = text
         self.kv_tokens = kv_tokens
+        warm_up(progress)
         self._pool = shared_pool(threads)
         self._scratch = scratch = Scratch.for_model(text, threads)
         self.cache = _empty_cache(text, kv_tokens)  # [layers, kv_tokens, row]
@@ -79,7 +81,7 @@ class CpuBackbone:
 
     def embed(self, token_ids: Sequence[int]) -> F32:
         """See Backbone."""
-        if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.text.vocab_size:
+        if not len(token_ids) or min(token_ids) < 0 or max(token_ids) >= self.text.vocab_size:
             raise KernelError(f"token ids must be 0…{self.text.vocab_size - 1}, and at least one")
         rows = self._embedding[np.asarray(token_ids)]  # [tokens, hidden_size]
         return widened(rows) if rows.dtype == np.uint16 else rows.astype(np.float32)

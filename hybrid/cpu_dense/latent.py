@@ -1,8 +1,8 @@
 """From the fused q_a | kv_a projection to what attention needs: q's latent, and one row of cache.
 
-    projected row   q_a: q_lora_rank | c: kv_lora_rank | k_rope: qk_rope_head_dim       float32
-    q latent        RMSNorm(q_a)                                                        float32
-    cache row       RMSNorm(c) | k_rope rotated | zeros up to a multiple of 16          bf16
+    projected row   q_a: q_lora_rank, padded | c: kv_lora_rank | k_rope: qk_rope_head_dim   float32
+    q latent        RMSNorm(q_a)                                                            float32
+    cache row       RMSNorm(c) | k_rope rotated | zeros up to a multiple of 16              bf16
 
 The row is what attention reads, also for the token that wrote it: rounded once, the same for all.
 """
@@ -22,6 +22,7 @@ LATENT, latent_at = record(
     "unit"
     " projected projected_bytes"
     " q_lora_rank kv_lora_rank rope"  # sizes of the three parts
+    " c_bytes"  # where c starts in a projected row: q_a is padded to whole tiles
     " q_a_layernorm kv_a_layernorm"  # [q_lora_rank], [kv_lora_rank] float32
     " q_latent q_latent_bytes"
     " cache row_bytes"  # this layer's rows
@@ -65,7 +66,7 @@ def latent_unit(at, unit, worker):
     job = carray(latent_at(at), 1)[0]
     for token in range(unit * TOKENS, min((unit + 1) * TOKENS, job.tokens)):
         q_a = job.projected + token * job.projected_bytes
-        c = q_a + job.q_lora_rank * 4
+        c = q_a + job.c_bytes
         k_rope = c + job.kv_lora_rank * 4
         row = job.cache + (job.start + token) * job.row_bytes
         q_latent = job.q_latent + token * job.q_latent_bytes

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 
 from hybrid import yarn
 from hybrid.config import TextConfig
-from hybrid.cpu_dense.attention import attention_unit
-from hybrid.cpu_dense.feed_forward import swiglu_unit
-from hybrid.cpu_dense.latent import latent_unit
+from hybrid.cpu_dense.kernels import unit
 from hybrid.cpu_dense.linear import fill_linear
-from hybrid.cpu_dense.norm import norm_unit
-from hybrid.cpu_dense.records import unit_address
-from hybrid.cpu_dense.router import select_unit
 from hybrid.cpu_dense.rows import Rows, padded
 from hybrid.cpu_dense.scratch import Scratch, attention_bytes, shared_width
 from hybrid.cpu_dense.tiles import Tiled, tiled_bytes
@@ -53,7 +48,6 @@ def attend_verb(
             (f"{attn}kv_a_proj_with_mqa.weight", kv_a_rows),
         ],
         text.hidden_size,
-        whole_tiles=False,
     )
     q_b = weights.matrix(f"{attn}q_b_proj.weight", heads * qk, text.q_lora_rank)
     k_up, v_up = _kv_b(text, weights, f"{attn}kv_b_proj.weight")
@@ -97,7 +91,7 @@ def route_verb(text: TextConfig, weights: Weights, layer: int, scratch: Scratch)
     fill_linear(job["gate"], gate, scratch.hidden, scratch.router)
     _fill(
         job["select"],
-        unit=unit_address("select", select_unit),
+        unit=unit("select"),
         logits=scratch.router.address,
         row_bytes=scratch.router.row_bytes,
         bias=bias.ctypes.data,
@@ -135,14 +129,14 @@ def _swiglu(
     text: TextConfig, weights: Weights, prefix: str, size: int, scratch: Scratch, norm: Any
 ) -> Verb:
     parts = [(f"{prefix}{name}_proj.weight", size) for name in ("gate", "up")]
-    gate_up = weights.stacked(parts, text.hidden_size, whole_tiles=True)
+    gate_up = weights.stacked(parts, text.hidden_size)
     down = weights.matrix(f"{prefix}down_proj.weight", text.hidden_size, size)
     verb = _verb(FEED_FORWARD, gate_up, down, norm, scratch)
     job = verb.record[0]
     fill_linear(job["gate_up"], gate_up, scratch.hidden, scratch.gate_up)
     _fill(
         job["swiglu"],
-        unit=unit_address("swiglu", swiglu_unit),
+        unit=unit("swiglu"),
         rows=scratch.gate_up.address,
         row_bytes=scratch.gate_up.row_bytes,
         half_bytes=padded(size) * 4,
@@ -164,7 +158,7 @@ def _fill(job: Any, **values: float) -> None:
 def _fill_norm(job: Any, weight: NDArray[np.float32], eps: float, out: Rows) -> None:
     _fill(
         job,
-        unit=unit_address("norm", norm_unit),
+        unit=unit("norm"),
         x_bytes=weight.nbytes,
         weight=weight.ctypes.data,
         size=len(weight),
@@ -179,10 +173,11 @@ def _fill_latent(
 ) -> None:
     _fill(
         job,
-        unit=unit_address("latent", latent_unit),
+        unit=unit("latent"),
         projected=scratch.projected.address,
         projected_bytes=scratch.projected.row_bytes,
         q_lora_rank=text.q_lora_rank,
+        c_bytes=padded(text.q_lora_rank) * 4,
         kv_lora_rank=text.kv_lora_rank,
         rope=text.qk_rope_head_dim,
         q_a_layernorm=q_norm.ctypes.data,
@@ -204,7 +199,7 @@ def _fill_attention(
     _, query_bytes, mixed_bytes, row_bytes = attention_bytes(text)
     _fill(
         job,
-        unit=unit_address("attention", attention_unit),
+        unit=unit("attention"),
         heads=text.num_attention_heads,
         nope=text.qk_nope_head_dim,
         rope=text.qk_rope_head_dim,

@@ -32,7 +32,7 @@ class Scratch:
         pairs = text.qk_rope_head_dim // 2
         return cls(
             hidden=Rows.zeros(text.hidden_size),
-            projected=Rows.zeros(text.q_lora_rank + latent_width(text)),
+            projected=Rows.zeros(padded(text.q_lora_rank) + latent_width(text)),
             q_latent=Rows.zeros(text.q_lora_rank),
             q=Rows.zeros(heads * (text.qk_nope_head_dim + text.qk_rope_head_dim)),
             heads=Rows.zeros(heads * text.v_head_dim),

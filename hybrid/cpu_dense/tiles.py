@@ -8,7 +8,7 @@ matrix that bf16 cannot hold exactly but must (a router in float32) is a sum of 
 8 significant bits each make float32's 24.
 """
 # mypy: allow-untyped-defs
-# ruff: noqa: ANN001, ANN202 (compiled code: numba infers the types)
+# ruff: noqa: ANN001, ANN201, ANN202 (compiled code: numba infers the types)
 
 from dataclasses import dataclass
 from functools import cache
@@ -69,10 +69,10 @@ def tile_into(target: int, plane: NDArray[np.uint16], pool: Pool) -> None:
     """Repack one plane to `tiled_bytes` of zeroed memory at the address `target`."""
     job = np.zeros(1, PACK)
     job[0] = (plane.ctypes.data, *plane.strides, *plane.shape, target)
-    address = unit_address("pack", _pack_unit)
+    address = unit_address("pack", pack_unit)
     with pool.lock:
         pool.start()
-        _pack_matrix()(job.ctypes.data, address, pool.state)
+        pack_matrix()(job.ctypes.data, address, pool.state)
 
 
 def bf16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -98,7 +98,8 @@ def three_planes(values: NDArray[np.float32]) -> list[NDArray[np.uint16]]:
     return planes
 
 
-def _pack_unit(at, unit, worker):
+def pack_unit(at, unit, worker):
+    """Tiles unit * TILES_PER_UNIT … of a plane."""
     job = carray(pack_at(at), 1)[0]
     pairs = (job.columns + 1) // 2
     last = min((unit + 1) * TILES_PER_UNIT * LANES, job.rows)
@@ -118,6 +119,6 @@ def _pack_all(job, unit, state):
 
 
 @cache
-def _pack_matrix() -> Any:
+def pack_matrix() -> Any:
     """Compiled pack(record, unit address, pool state)."""
     return entry("pack-all", types.void(*[types.intp] * 3), _pack_all)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid.cpu_dense.rows import padded
 from hybrid.cpu_dense.tiles import (
     Tiled,
     aligned,
@@ -72,14 +73,15 @@ class Weights:
         planes = [values] if values.dtype == np.uint16 else three_planes(values)
         return tile(planes, self.pool)
 
-    def stacked(
-        self, parts: Sequence[tuple[str, int]], columns: int, *, whole_tiles: bool
-    ) -> Tiled:
-        """Matrices of the same input above one another; `whole_tiles` pads each to 16 rows."""
-        matrices = [self.bits(name, rows, columns) for name, rows in parts]
-        if whole_tiles:
-            matrices = [np.pad(m, ((0, -len(m) % 16), (0, 0))) for m in matrices]
-        return tile([np.concatenate(matrices)], self.pool)
+    def stacked(self, parts: Sequence[tuple[str, int]], columns: int) -> Tiled:
+        """Matrices of the same input above one another, each padded to whole tiles."""
+        sizes = [tiled_bytes(rows, columns) for _, rows in parts]
+        memory = aligned(sum(sizes))
+        address = memory.ctypes.data
+        for (name, rows), size in zip(parts, sizes, strict=True):
+            tile_into(address, self.bits(name, rows, columns), self.pool)
+            address += size
+        return Tiled(memory, memory.ctypes.data, sum(padded(rows) for _, rows in parts), columns)
 
     def per_head(self, matrices: Sequence[NDArray[np.uint16]]) -> Tiled:
         """Equal matrices in one piece of memory; rows and columns are those of one."""

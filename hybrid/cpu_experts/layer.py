@@ -48,6 +48,7 @@ class ExpertLayer:
     ) -> None:
         """`records` [n_experts, record_bytes] is the caller's memory, kept alive by the layer."""
         self.shape = RecordShape(hidden, intermediate)
+        self.record_bytes = self.shape.nbytes
         self.n_experts = _within("n_experts", n_experts, MAX_EXPERTS)
         cores = available_cores() if threads is None else threads
         self.threads = _within("threads", cores, MAX_THREADS)
@@ -62,11 +63,11 @@ class ExpertLayer:
         self._addresses = self._layer.ctypes.data, self._job.ctypes.data
 
     def _allocate(self) -> NDArray[np.uint8]:
-        memory = arena.allocate(self.n_experts * self.shape.nbytes)
-        return memory.reshape(self.n_experts, self.shape.nbytes)
+        memory = arena.allocate(self.n_experts * self.record_bytes)
+        return memory.reshape(self.n_experts, self.record_bytes)
 
     def _adopt(self, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        want = (self.n_experts, self.shape.nbytes)
+        want = (self.n_experts, self.record_bytes)
         if records.dtype != np.uint8 or records.shape != want:
             raise ConfigError(
                 f"records is {records.dtype} {records.shape}; this layer needs uint8 {want}"
@@ -78,7 +79,7 @@ class ExpertLayer:
     def _describe(self) -> NDArray[np.void]:
         layer = np.zeros(1, LAYER)
         layer["records"] = self.records.ctypes.data
-        layer["record_bytes"] = self.shape.nbytes
+        layer["record_bytes"] = self.record_bytes
         layer["n_experts"] = self.n_experts
         layer["hidden"] = self.shape.hidden
         layer["intermediate"] = self.shape.intermediate
@@ -97,7 +98,7 @@ class ExpertLayer:
         if not 0 <= e < self.n_experts:
             raise RequestError(f"expert {e} of a layer with {self.n_experts} experts", param="e")
         hidden, intermediate = self.shape.hidden, self.shape.intermediate
-        at = self.records.ctypes.data + e * self.shape.nbytes
+        at = self.records.ctypes.data + e * self.record_bytes
         block = self.shape.gate_block_bytes
         down_at, down_block = at + self.shape.down_offset, self.shape.down_block_bytes
         matrices = (
@@ -161,7 +162,7 @@ class ExpertLayer:
         out: NDArray[np.float32],
     ) -> tuple[int, int]:
         pool = self._pool
-        alone = self.threads == 1 or ids.size * self.shape.nbytes < ALONE_BYTES
+        alone = self.threads == 1 or ids.size * self.record_bytes < ALONE_BYTES
         with pool.lock:
             if not alone:
                 pool.start()

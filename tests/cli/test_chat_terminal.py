@@ -137,6 +137,17 @@ def test_many_presses_of_ctrl_c_do_not_end_the_chat(open_chat, tmp_path):
     chat.wait("You said still there?.")
 
 
+def test_an_answer_that_was_cut_says_where_and_why(open_chat):
+    chat = open_chat("--max-tokens", "3")
+    chat.enter("hello")
+    chat.wait("cut at max_tokens (3) while thinking; /set max_tokens changes it")
+    chat.prompt()
+    chat.enter("/set max_tokens 5")
+    chat.prompt()
+    chat.enter("hello")
+    chat.wait("cut at max_tokens (5); /set max_tokens changes it")
+
+
 def test_ctrl_c_before_an_answer_gives_the_message_back(open_chat):
     chat = open_chat("--instant")
     chat.enter("slow prefill")

@@ -51,12 +51,11 @@ def test_json(written, capsys):
     assert report["prefix"] == "language_model."
     assert report["shards"] == 5
     assert report["kv_bytes_per_token"] == 2 * (32 + 16) * 2
-    experts = report["tiers"]["RAM"]
-    assert experts["bytes"] == 3 * (3 * 64 * 32 // 2 + 3 * 64 * 32 // 32 * 2)
-    assert experts["bytes_per_token"] == experts["bytes"] * 2 // 3
-    tiers = {c["name"]: c["tier"] for c in report["components"]}
-    assert tiers.pop("routed") == "RAM"
-    assert set(tiers.values()) == {"device"}
+    parts = {c["name"]: c for c in report["components"]}
+    experts = 3 * (3 * 64 * 32 // 2 + 3 * 64 * 32 // 32 * 2)
+    assert report["tiers"]["RAM"]["bytes"] == experts + parts["embedding"]["bytes"]
+    assert parts["routed"]["bytes_per_token"] == experts * 2 // 3
+    assert {name for name, c in parts.items() if c["tier"] == "RAM"} == {"routed", "embedding"}
 
 
 def test_ignored_tensors_are_shown_without_their_control_characters(tmp_path, capsys):

@@ -180,8 +180,8 @@ def test_a_full_disk_is_noticed_even_by_help(tmp_path):
 def test_ctrl_c_prints_what_there_is_and_exits_130(tmp_path):
     done = shell(
         tmp_path,
-        "set -m; $CHAT -p 'slow' --instant </dev/null > out & p=$!\n"
-        "until grep -q word5 out; do sleep 0.05; done; kill -INT $p; wait $p; echo $?",
+        f"set -m; $CHAT -p 'slow' --instant </dev/null > {tmp_path}/out & p=$!\n"
+        f"until grep -q word5 {tmp_path}/out; do sleep 0.05; done; kill -INT $p; wait $p; echo $?",
     )
     assert done.stdout == "130\n"
     assert "Traceback" not in done.stderr
@@ -190,8 +190,8 @@ def test_ctrl_c_prints_what_there_is_and_exits_130(tmp_path):
 def test_sigterm_exits_143(tmp_path):
     done = shell(
         tmp_path,
-        "$CHAT -p 'slow' --instant </dev/null > out & p=$!\n"
-        "until grep -q word5 out; do sleep 0.05; done; kill $p; wait $p; echo $?",
+        f"$CHAT -p 'slow' --instant </dev/null > {tmp_path}/out & p=$!\n"
+        f"until grep -q word5 {tmp_path}/out; do sleep 0.05; done; kill $p; wait $p; echo $?",
     )
     assert done.stdout == "143\n"
     assert "Traceback" not in done.stderr

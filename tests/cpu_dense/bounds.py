@@ -11,6 +11,9 @@ bounds would grow tenfold with each matrix and miss every fault after the third.
     an elementary operation                     u |result|
     exp                                         4 u, see `numerics.exp`
     rounding to bf16, always within it          2^-8 |value|
+
+Seen over 5 shapes and 6 seeds, in units of the bound: kernels at most 0.06 (cache rows 0.98: the
+rounding to bf16 is a bound already), the mildest planted fault 12.
 """
 
 from dataclasses import dataclass

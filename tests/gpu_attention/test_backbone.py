@@ -30,7 +30,7 @@ BOUND = 3e-4
 class ExactExperts:
     """The experts of one layer in float64, under ExpertLayer's calling convention."""
 
-    shape = type("Shape", (), {"nbytes": 0})
+    record_bytes = 0
     flipped_bits = 0
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, layer: int) -> None:
