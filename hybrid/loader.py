@@ -16,7 +16,7 @@ from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
 from hybrid.cpu_experts import ExpertLayer, arena, dispatch, selfcheck
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.layer import Int4
+from hybrid.cpu_experts.layer import MAX_THREADS, Int4
 from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import ConfigError, PlacementError
 from hybrid.memory import free_host_bytes
@@ -44,6 +44,8 @@ class LoadOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
+        if self.threads is not None and self.threads > MAX_THREADS:
+            raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
 

@@ -225,6 +225,7 @@ def test_images_are_refused_by_name(engine):
     [
         ("device", "tpu", ConfigError, "device is 'tpu'; choose auto, cpu or cuda"),
         ("threads", 0, ConfigError, "threads is 0"),
+        ("threads", 5000, ConfigError, "threads is 5000; give at most 1024"),
         ("kv_tokens", 10**9, ConfigError, "kv_tokens is 1000000000; this model allows at most"),
         ("activation", "fp4", ConfigError, "activation is 'fp4'"),
         ("activation", "int16", ConfigError, "activation is 'int16'"),
