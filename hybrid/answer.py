@@ -29,6 +29,11 @@ class Answer:
         """Tokens that went into reasoning."""
         return self._parser.reasoning_tokens
 
+    @property
+    def leftover_ids(self) -> tuple[int, ...]:
+        """Tokens that no event carries: they stood for nothing that is shown."""
+        return self._parser.leftover_ids
+
     def push(self, token: Sampled) -> Iterator[Event]:
         """Take one token; yields what it completes."""
         if token.logprob is not None:

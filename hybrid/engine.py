@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.answer import Answer
+from hybrid.chat.messages import normalise
 from hybrid.chat.parser import StreamParser
 from hybrid.chat.prompt import encode_chat
 from hybrid.chat.stop import StopStrings
@@ -147,11 +148,7 @@ class Engine:
         Bad requests raise RequestError here, before the first event.
         """
         params = sampling or SamplingParams()
-        if prompt and isinstance(prompt[0], Mapping):
-            messages = cast("Sequence[Message]", prompt)
-            ids = self.prompt_ids(messages, thinking=thinking, tools=tools)
-        else:
-            messages, ids = (), list(cast("Sequence[int]", prompt))
+        ids, next_call = self._prompt(prompt, thinking=thinking, tools=tools)
         ids = self._checked(ids, images)
         room = self.kv_tokens - len(ids)
         if room < 1:
@@ -170,7 +167,7 @@ class Engine:
             self.tokenizer,
             thinking=ids[-1] == self.tokenizer.think_id,
             tools=tools,
-            prior_calls=sum(len(message.get("tool_calls") or ()) for message in messages),
+            prior_calls=next_call,
         )
         answer = Answer(parser, StopStrings(params.stop))
         return self._events(generation, answer, ids, progress, self._request)
@@ -205,6 +202,16 @@ class Engine:
         """Free the weights. The engine cannot be used afterwards."""
         del self._timeline, self._model
 
+    def _prompt(
+        self, prompt: Prompt, *, thinking: bool, tools: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Sequence[int], int]:
+        """Token ids, and the index of the first tool call that the answer may make."""
+        if not (len(prompt) and isinstance(prompt[0], Mapping)):
+            return cast("Sequence[int]", prompt), 0
+        messages = cast("Sequence[Message]", prompt)
+        ids = self.prompt_ids(messages, thinking=thinking, tools=tools)
+        return ids, normalise(messages).next_call_index
+
     def _events(
         self,
         generation: Generation,
@@ -238,7 +245,7 @@ class Engine:
             completion_tokens=timing.completion_tokens,
             reasoning_tokens=answer.reasoning_tokens,
         )
-        return Event("finish", finish_reason=reason, usage=usage)
+        return Event("finish", token_ids=answer.leftover_ids, finish_reason=reason, usage=usage)
 
     def _require_current(self, request: int) -> None:
         if request != self._request:

@@ -6,6 +6,7 @@
 Every refusal comes before the first large allocation.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -84,9 +85,9 @@ def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
 
 
 def _resolve_device(device: str) -> str:
-    if device == "cpu":
-        return device
-    import torch  # a second of import that a machine without a GPU need not wait for
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
 
     if torch.cuda.is_available():
         return "cuda"
@@ -96,6 +97,12 @@ def _resolve_device(device: str) -> str:
             "CUDA build, or load with device='cpu'"
         )
     return "cpu"
+
+
+def _may_have_gpu() -> bool:
+    """Spare a machine that cannot have a GPU the seconds that importing torch takes."""
+    nodes = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg")  # driver, Jetson, Windows' Linux
+    return sys.platform != "linux" or any(Path(node).exists() for node in nodes)
 
 
 def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> None:

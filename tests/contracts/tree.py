@@ -1,7 +1,7 @@
 """The file tree that the README shows, made from the files and their own first lines.
 
 python -m tests.contracts.tree              print it
-python -m tests.contracts.tree README.md    write it into the block under "## The tree"
+python -m tests.contracts.tree --write      write it into README.md, under "## The tree"
 
 hybrid/                 first docstring line of hybrid/__init__.py, which has no line of its own
   model.py              first docstring line of the module
