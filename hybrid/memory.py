@@ -4,28 +4,34 @@ from pathlib import Path
 
 import psutil
 
-CGROUP_FILES = (  # limit and use, version 2 then version 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (  # limit, use, and what of the use is page cache that the kernel gives back
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
     ),
 )
 
 
-def free_host_bytes() -> int:
-    """Return what the machine has available, or what the container's limit leaves of it."""
+def free_host_bytes(cgroup: Path = CGROUP) -> int:
+    """Return what the machine has available, or what the container's limit leaves of it.
+
+    Page cache does not count as used: a model just copied here fills it, and the kernel gives it
+    back when asked.
+    """
     free = int(psutil.virtual_memory().available)
-    for limit, used in CGROUP_FILES:
-        left = _cgroup_left(Path(limit), Path(used))
-        if left is not None:
-            return min(free, left)
+    for limit, used, stat, reclaimable in CGROUP_FILES:
+        try:
+            spent = int((cgroup / used).read_text()) - _field(cgroup / stat, reclaimable)
+            return min(free, max(0, int((cgroup / limit).read_text()) - spent))
+        except (OSError, ValueError):  # another version, or no limit ("max")
+            continue
     return free
 
 
-def _cgroup_left(limit: Path, used: Path) -> int | None:
-    """None where there is no such file or no limit; page cache counts as used, on the safe side."""
-    try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # absent, or "max"
-        return None
+def _field(stat: Path, name: str) -> int:
+    fields = dict(line.split(maxsplit=1) for line in stat.read_text().splitlines())
+    return int(fields.get(name, 0))
