@@ -9,8 +9,6 @@ threads, and numpy's float32 matrix product. Medians over the rounds.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from environment import environment
 from numba import njit
 
 from hybrid.checkpoint.expected import layer_tensors
@@ -110,7 +109,7 @@ def matrix_row(
         work = partial(multiply_copies, memory, rows, columns, 1, tokens, pool)
         flops = 2 * rows * columns * tokens / median_s(work, 3)
         row[f"T={tokens} GFLOP/s"] = round(flops / 1e9, 1)
-        row["of sgemm"] = round(flops / peak, 2)  # the last one: the largest block
+    row["of sgemm"] = round(flops / peak, 2)
     return row
 
 
@@ -197,9 +196,8 @@ def main() -> None:
     bandwidth, peak = read_bandwidth(threads), sgemm_flops()
     result = {
         "bench": "dense",
-        "cpu": platform.processor() or platform.machine(),
+        "environment": environment(),
         "threads": threads,
-        "cores": os.cpu_count(),
         "read_gb_s": round(bandwidth / 1e9, 1),
         "sgemm_gflop_s": round(peak / 1e9, 1),
         "matrices": matrix_rows(threads, bandwidth, peak),

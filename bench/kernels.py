@@ -10,20 +10,16 @@ medians with the range, and one JSON line last.
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
-import numba
 import numpy as np
+from environment import environment
 from numba import types
 
-from hybrid.cpu_experts import ExpertLayer, available_isas, verify
+from hybrid.cpu_experts import ExpertLayer, verify
 from hybrid.cpu_experts.compiled import callback, function
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.cpu_experts.native import call_kernel, load_i64, store_i64
@@ -194,31 +190,6 @@ def tiny_step() -> float:
     return statistics.median(times)
 
 
-def environment(layer: ExpertLayer) -> dict[str, object]:
-    """What the numbers depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return {
-        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": available_cores(),
-        "isas": available_isas(),
-        "isa": layer.isa,
-        "activation": layer.activation,
-        "huge_pages": pages.read_text().strip() if pages.exists() else "unknown",
-        "experts": layer.n_experts,
-        "resident_gb": round(layer.records.nbytes / 1e9, 2),
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "commit": commit,
-        "command": " ".join(sys.argv),
-    }
-
-
 def integers(text: str) -> list[int]:
     """Parse "1,2,4"."""
     return [int(part) for part in text.split(",") if part]
@@ -267,7 +238,16 @@ def main() -> None:
         "tiny_step_us": round(tiny_step(), 2),
     }
     print(", ".join(f"{name} {value}" for name, value in extra.items()))
-    report = {"environment": environment(layers[0]), **extra, "rows": [asdict(row) for row in rows]}
+    report = {
+        "bench": "kernels",
+        "environment": environment(),
+        "isa": layers[0].isa,
+        "activation": layers[0].activation,
+        "experts": layers[0].n_experts,
+        "resident_gb": round(layers[0].records.nbytes / 1e9, 2),
+        **extra,
+        "rows": [asdict(row) for row in rows],
+    }
     print(json.dumps(report))
 
 

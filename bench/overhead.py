@@ -10,13 +10,14 @@ last, one JSON line. The target is at most 10 ms a token on two cores.
 import argparse
 import cProfile
 import json
-import platform
 import pstats
 import statistics
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+
+from environment import environment
 
 import hybrid
 from hybrid.tiny import K25_LAYOUT, write_tiny
@@ -49,7 +50,7 @@ def main() -> None:
         "ms_by_part": parts,
         "tokens": args.tokens,
         "threads": args.threads,
-        "machine": {"processor": platform.machine(), "python": platform.python_version()},
+        "environment": environment(),
     }
     print(json.dumps(line))
 

@@ -5,10 +5,8 @@ verbs only where a call differs from the last (tokens, start, x, out). Compiled 
 address; `at` in this package is always an address (intp) in bytes.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,18 +40,9 @@ def unit_address(name: str, body: Callable[..., Any]) -> int:
 
 @cache
 def _callback(name: str, body: Callable[..., Any]) -> Any:
-    return compiled.callback(_stored_name(name), UNIT, body)
+    return compiled.callback(f"dense-{name}", UNIT, body)
 
 
 def entry(name: str, signature: Any, body: Callable[..., Any]) -> Any:
     """Compile what Python calls: one call a verb."""
-    return compiled.function(_stored_name(name), signature, body)
-
-
-@cache
-def _stored_name(name: str) -> str:
-    """Tie the stored machine code to this package's sources too."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return f"dense-{name}-{digest.hexdigest()[:16]}"
+    return compiled.function(f"dense-{name}", signature, body)
