@@ -12,6 +12,7 @@ The directory appears complete or not at all.
 import errno
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -159,10 +160,28 @@ def _appearing(directory: Path) -> Iterator[Path]:
 def _require_replaceable(directory: Path) -> None:
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise CheckpointError(f"{directory} exists and is not a directory; choose another name")
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / MARKER).is_file():
+    if _is_foreign(directory):
         raise CheckpointError(
             f"{directory} is not empty and not a tiny checkpoint; choose another name"
         )
+
+
+def _is_foreign(directory: Path) -> bool:
+    """Whether it holds something of others; it may be swapped by another process meanwhile."""
+    while True:
+        try:
+            opened = os.open(directory, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            names = os.listdir(opened)  # noqa: PTH208  of this very directory, wherever it moves
+            if not names or MARKER in names:
+                return False
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(opened), directory.stat()):
+                    return True
+        finally:
+            os.close(opened)
 
 
 def _swap(partial: Path, directory: Path) -> None:

@@ -67,6 +67,7 @@ def undeclared(root):
 def third_party(root, *folders):
     """Packages from elsewhere that the folders import anywhere, each with one file that does."""
     own = {path.parts[0].removesuffix(".py") for path in python_files(root)}
+    own |= {path.stem for path in python_files(root, "bench")}  # scripts import their neighbours
     found = {}
     for path in python_files(root, *folders):
         for name in _imported(_tree(root, path)):
