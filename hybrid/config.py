@@ -312,7 +312,9 @@ def _quantization(top: Section, text: Section, config: TextConfig) -> Quantizati
                 "text_config; kimi-local needs routed experts in INT4 (compressed-tensors)"
             )
         return None
-    if len({str(s.values["quantization_config"]) for s in places}) > 1:
+    if any(
+        s.values["quantization_config"] != places[0].values["quantization_config"] for s in places
+    ):
         raise top.refuse("quantization_config", "text_config has a different one")
     return _packed_int4(places[0].section("quantization_config"))
 

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.answer import Answer
-from hybrid.chat.messages import normalise
+from hybrid.chat.messages import MEDIA_PARTS, normalise
 from hybrid.chat.parser import StreamParser
 from hybrid.chat.prompt import encode_chat
 from hybrid.chat.stop import StopStrings
 from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tokenizer import Tokenizer
 from hybrid.config import ModelConfig
-from hybrid.errors import CheckpointError, ContextTooLongError, RequestError
+from hybrid.errors import CheckpointError, ContextTooLongError, PlacementError, RequestError
 from hybrid.events import Event, FinishReason, Usage
 from hybrid.generation import Generation, Timing
 from hybrid.loader import LoadOptions, load_model
+from hybrid.memory import free_host_bytes
 from hybrid.model import Model
 from hybrid.progress import ProgressSink, ignore
 from hybrid.sampling import Sampler, SamplingParams
@@ -99,8 +100,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
         self._template = template
-        self._model = model
-        self._timeline = Timeline(model)
+        self._spent = model.spent
+        self._timeline: Timeline | None = Timeline(model)
         self._load_s = load_s
         self._last, self._total = Timing(), Timing()
         self._request = 0
@@ -108,12 +109,12 @@ class Engine:
     @property
     def kv_tokens(self) -> int:
         """Positions the KV cache holds: the context limit of this engine."""
-        return self._timeline.capacity
+        return self._open().capacity
 
     @property
     def context_tokens(self) -> int:
         """Positions in use."""
-        return len(self._timeline.tokens)
+        return len(self._open().tokens)
 
     def prompt_ids(
         self,
@@ -125,16 +126,26 @@ class Engine:
         """Token ids of a conversation as `generate` would send them."""
         return encode_chat(self.tokenizer, self._template, messages, thinking=thinking, tools=tools)
 
-    def logits(self, token_ids: Sequence[int], images: Sequence[Any] = ()) -> NDArray[np.float32]:
+    def logits(
+        self, token_ids: Sequence[int], images: Sequence[Any] | None = ()
+    ) -> NDArray[np.float32]:
         """Logits [len(token_ids), vocab_size] of a fresh sequence."""
+        timeline = self._open()
+        ids = self._checked(token_ids, images)
+        needed, free = 4 * len(ids) * self.config.text.vocab_size, free_host_bytes()
+        if needed > free:
+            raise PlacementError(
+                f"logits of {len(ids)} positions need {needed / 1e9:.1f} GB of memory but "
+                f"{free / 1e9:.1f} GB are free; ask for fewer positions"
+            )
         self._request += 1
-        return self._timeline.all_logits(self._checked(token_ids, images))
+        return timeline.all_logits(ids)
 
     def generate(
         self,
         prompt: Prompt,
         sampling: SamplingParams | None = None,
-        images: Sequence[Any] = (),
+        images: Sequence[Any] | None = (),
         thinking: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
@@ -147,20 +158,22 @@ class Engine:
         reasoning follows from the prompt's last token. `should_stop` is asked before each layer.
         Bad requests raise RequestError here, before the first event.
         """
+        timeline = self._open()
         params = sampling or SamplingParams()
-        ids, next_call = self._prompt(prompt, thinking=thinking, tools=tools)
-        ids = self._checked(ids, images)
+        prompt_ids, next_call = self._prompt(prompt, thinking=thinking, tools=tools)
+        ids = self._checked(prompt_ids, images)
         room = self.kv_tokens - len(ids)
         if room < 1:
-            raise ContextTooLongError(len(ids), self.kv_tokens)
+            maximum = self.config.text.max_position_embeddings
+            raise ContextTooLongError(len(ids), self.kv_tokens, maximum)
         self._request += 1
         self._last = Timing()
         generation = Generation(
-            timeline=self._timeline,
+            timeline=timeline,
             sampler=Sampler(params, ids, thinking=thinking),
             stop_ids=self.tokenizer.stop_ids,
             max_tokens=min(params.max_tokens or room, room),
-            should_stop=should_stop,
+            should_stop=self._watch(self._request, should_stop),
             timing=self._last,
         )
         parser = StreamParser(
@@ -170,12 +183,12 @@ class Engine:
             prior_calls=next_call,
         )
         answer = Answer(parser, StopStrings(params.stop))
-        return self._events(generation, answer, ids, progress, self._request)
+        return self._events(generation, answer, ids, progress)
 
     def stats(self) -> dict[str, Any]:
         """Numbers since loading: what runs, tokens and seconds of the last request and of all,
         seconds by part of the model, bytes and picks by tier, GB/s of expert weights."""
-        spent = self._model.spent
+        spent = self._spent
         seconds = {
             name.removesuffix("_s"): round(value, 6)
             for name, value in asdict(spent).items()
@@ -199,39 +212,66 @@ class Engine:
         }
 
     def close(self) -> None:
-        """Free the weights. The engine cannot be used afterwards."""
-        del self._timeline, self._model
+        """Free the weights; whoever still uses the engine or an answer of it is told so."""
+        self._request += 1
+        self._timeline = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> Timeline:
+        if self._timeline is None:
+            raise RequestError("this engine is closed; load the model again")
+        return self._timeline
+
+    def _watch(self, request: int, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Ask `should_stop`, but first see to it that the timeline still is this request's."""
+
+        def watch() -> bool:
+            self._open()
+            if request != self._request:
+                raise RequestError(
+                    "another request took this engine over; finish one answer before the next"
+                )
+            return should_stop()
+
+        return watch
 
     def _prompt(
         self, prompt: Prompt, *, thinking: bool, tools: Sequence[Mapping[str, Any]] | None
     ) -> tuple[Sequence[int], int]:
         """Token ids, and the index of the first tool call that the answer may make."""
+        if not isinstance(prompt, Sequence | np.ndarray):
+            raise RequestError(
+                f"the prompt is a {type(prompt).__name__}; give a list of messages or of token ids",
+                "messages",
+            )
         if not (len(prompt) and isinstance(prompt[0], Mapping)):
             return cast("Sequence[int]", prompt), 0
         messages = cast("Sequence[Message]", prompt)
+        conversation = normalise(messages)
+        if any(part in MEDIA_PARTS for part in _part_kinds(conversation.messages)):
+            raise RequestError(
+                "a message holds an image or video; this version reads text only", "messages"
+            )
         ids = self.prompt_ids(messages, thinking=thinking, tools=tools)
-        return ids, normalise(messages).next_call_index
+        return ids, conversation.next_call_index
 
     def _events(
-        self,
-        generation: Generation,
-        answer: Answer,
-        ids: Sequence[int],
-        sink: ProgressSink,
-        request: int,
+        self, generation: Generation, answer: Answer, ids: Sequence[int], sink: ProgressSink
     ) -> Iterator[Event]:
         try:
             for token in generation.tokens(ids, sink):
-                for event in answer.push(token):
-                    yield event
-                    self._require_current(request)
+                yield from answer.push(token)
                 if answer.stopped:
                     generation.finish_reason = "stop"
                     break
             yield from answer.finish()
         finally:
-            if request == self._request:
-                self._total.add(generation.timing)
+            self._total.add(generation.timing)
         yield self._finish(generation, answer)
 
     def _finish(self, generation: Generation, answer: Answer) -> Event:
@@ -247,19 +287,16 @@ class Engine:
         )
         return Event("finish", token_ids=answer.leftover_ids, finish_reason=reason, usage=usage)
 
-    def _require_current(self, request: int) -> None:
-        if request != self._request:
-            raise RequestError(
-                "another request took this engine over; finish one answer before the next"
-            )
-
-    def _checked(self, token_ids: Sequence[int], images: Sequence[Any]) -> list[int]:
+    def _checked(self, token_ids: Sequence[int], images: Sequence[Any] | None) -> list[int]:
         """Validate a prompt once, at the edge."""
-        if len(images):
+        if images is not None and len(images):
             raise RequestError(
                 f"{len(images)} images were given; this version reads text only", "images"
             )
-        ids = np.asarray(token_ids)
+        try:
+            ids = np.asarray(token_ids)
+        except ValueError:  # a ragged list
+            ids = np.empty((0, 0))
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise RequestError("the prompt is empty or not a list of token ids", "messages")
         vocab_size = self.config.text.vocab_size
@@ -273,6 +310,13 @@ class Engine:
                 "the prompt holds an image or video; this version reads text only", "images"
             )
         return cast("list[int]", ids.tolist())
+
+
+def _part_kinds(messages: Sequence[Message]) -> Iterator[str]:
+    """The "type" of every part of every message whose content is a list."""
+    for message in messages:
+        if isinstance(content := message.get("content"), list):
+            yield from (part["type"] for part in content)
 
 
 def _rates(timing: Timing) -> dict[str, float]:

@@ -59,11 +59,16 @@ class RequestError(KimiLocalError):
 class ContextTooLongError(RequestError):
     """Prompt and answer need more positions than the KV cache holds."""
 
-    def __init__(self, tokens: int, limit: int) -> None:
+    def __init__(self, tokens: int, limit: int, maximum: int | None = None) -> None:
+        """`limit` positions were reserved; the model itself allows `maximum`."""
+        if maximum is not None and tokens >= maximum:
+            advice = f"the model reads at most {maximum}; shorten it"
+        else:
+            advice = f"shorten it or load the model with kv_tokens={tokens + 1} or more"
         super().__init__(
-            f"the prompt is {tokens} tokens but the KV cache holds {limit}; "
-            f"shorten it or load the model with kv_tokens={tokens + 1} or more",
+            f"the prompt is {tokens} tokens but the KV cache holds {limit}; {advice}",
             param="messages",
         )
         self.tokens = tokens
         self.limit = limit
+        self.maximum = maximum

@@ -34,7 +34,7 @@ class Timing:
     completion_tokens: int = 0
     decode_steps: int = 0  # forward passes of one token
     prefill_s: float = 0.0
-    decode_s: float = 0.0
+    decode_s: float = 0.0  # sampling included
 
     def add(self, other: "Timing") -> None:
         """Add another request's numbers."""
@@ -80,9 +80,12 @@ class Generation:
         return logits
 
     def _sample(self, logits: NDArray[np.float32]) -> Sampled:
+        began = perf_counter()
         token_id = self.sampler(logits)
+        logprob = self.sampler.logprob(logits, token_id)
         self.timing.completion_tokens += 1
-        return Sampled(token_id, self.sampler.logprob(logits, token_id))
+        self.timing.decode_s += perf_counter() - began
+        return Sampled(token_id, logprob)
 
     def _step(self, token_id: int) -> NDArray[np.float32]:
         began = perf_counter()

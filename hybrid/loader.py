@@ -6,6 +6,7 @@
 Every refusal comes before the first large allocation.
 """
 
+import numbers
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,13 +43,18 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         for name in ("threads", "ram_budget", "vram_budget", "kv_tokens"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _whole(name, value))
         if self.threads is not None and self.threads > MAX_THREADS:
             raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
+    return int(value)
 
 
 def load_model(
@@ -123,8 +129,8 @@ def _require(where: str, budget_name: str, needed: int, free: int, budget: int |
     limit, name = (free, "free") if budget is None or free < budget else (budget, budget_name)
     if needed > limit:
         raise PlacementError(
-            f"the model needs {needed / 1e9:.1f} GB of {where} memory but {name} is "
-            f"{limit / 1e9:.1f} GB; lower kv_tokens, or use a machine with more"
+            f"the model needs {needed / 1e9:,.3f} GB of {where} memory but {name} is "
+            f"{limit / 1e9:,.3f} GB; lower kv_tokens, or use a machine with more"
         )
 
 
@@ -178,9 +184,11 @@ def _load_experts(
 ) -> Sequence[ExpertLayer | None]:
     """Repack every routed expert from the mapped shards, several at once."""
     moe = [layer for layer in range(text.num_hidden_layers) if text.is_moe(layer)]
+    layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
+    if not moe:
+        return layers
     memory = arena.allocate(len(moe) * text.n_routed_experts * _record_bytes(text))
     records = memory.reshape(len(moe), text.n_routed_experts, -1)
-    layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
     for layer, own in zip(moe, records, strict=True):
         layers[layer] = ExpertLayer(
             text.n_routed_experts,

@@ -2,14 +2,16 @@
 
     penalties -> temperature -> top_k -> top_p -> min_p -> one draw
 
-in float64, on the host. Candidates are ordered by falling probability, then rising id, and one
-uniform number picks from their cumulative sum, so that a seed and the logits fix the token.
+on the host. Nothing sorts the vocabulary: top_p needs the order only around the token where the
+mass is reached, and the draw walks the remaining candidates by rising id, in sums of float64. A
+seed and the logits fix the token.
 """
 
 import math
+import numbers
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +23,9 @@ from hybrid.events import TokenLogprob
 T = TypeVar("T")
 
 MAX_LOGPROBS = 20
-FIRST_GUESS = 256  # candidates that nearly always hold top_p of the mass; doubled until they do
+NEGLIGIBLE = np.float32(80.0)  # nats below the likeliest: float32's mass is still above 0 there
+HIGHEST_SCALE = 1e30  # of 1 / temperature, so that float32 holds it
+BINS_PER_NAT = 16  # of the histogram in which top_p looks for its edge
 
 THINKING = (1.0, 0.95)  # temperature and top_p that Moonshot recommends (spec §7)
 INSTANT = (0.6, 0.95)
@@ -50,14 +54,17 @@ class SamplingParams:
     frequency_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        object.__setattr__(self, "stop", stop)
-        for field in fields(self):
-            if field.name != "stop":
-                _check_number(field.name, getattr(self, field.name))
-        for text in stop:
-            if not isinstance(text, str) or not text:
-                raise RequestError(f"stop is {text!r}; give non-empty strings", "stop")
+        object.__setattr__(self, "stop", _stop_strings(self.stop))
+        for name in _RANGES:
+            object.__setattr__(self, name, _checked_number(name, getattr(self, name)))
+
+
+def _stop_strings(stop: Any) -> tuple[str, ...]:
+    if stop is None or isinstance(stop, str):
+        stop = () if stop is None else (stop,)
+    if not isinstance(stop, Iterable) or not all(isinstance(t, str) and t for t in (*stop,)):
+        raise RequestError(f"stop is {stop!r}; give non-empty strings", "stop")
+    return tuple(stop)
 
 
 # name -> (lowest, highest, whole, may equal the lowest)
@@ -75,16 +82,20 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {
 }
 
 
-def _check_number(name: str, value: Any) -> None:
+def _checked_number(name: str, value: Any) -> Any:
     if value is None:
-        return
+        return None
     low, high, whole, closed = _RANGES[name]
-    kind = int if whole else (int, float)
+    kind = numbers.Integral if whole else numbers.Real
     good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not low <= value <= high or (value == low and not closed):
         number = "a whole number" if whole else "a number"
         above = "from" if closed else "above"
         raise RequestError(f"{name} is {value!r}; give {number} {above} {low} to {high}", name)
+    return int(value) if whole else float(value)
+
+
+Scratch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]
 
 
 class Sampler:
@@ -103,11 +114,13 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self._chosen: Counter[int] = Counter()
         self._seen = set(prompt)
+        empty = np.empty(0, np.float32)
+        self._scratch: Scratch = empty, empty, np.empty(0, np.intp)
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """Return the next token's id for logits [vocab_size]."""
         _refuse_non_finite(logits)
-        adjusted = self._penalise(logits.astype(np.float64))
+        adjusted = self._penalise(logits)
         token = int(adjusted.argmax()) if self._temperature == 0.0 else self._draw(adjusted)
         self._chosen[token] += 1
         self._seen.add(token)
@@ -124,7 +137,10 @@ class Sampler:
             token_id, float(wide[token_id]), tuple((int(at), float(wide[at])) for at in top)
         )
 
-    def _penalise(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        if (self._repetition, self._presence, self._frequency) == (1.0, 0.0, 0.0):
+            return logits
+        logits = logits.copy()
         if self._repetition != 1.0 and self._seen:
             at = np.fromiter(self._seen, np.int64)
             seen = logits[at]
@@ -135,28 +151,40 @@ class Sampler:
             logits[at] -= self._presence + self._frequency * count
         return logits
 
-    def _draw(self, logits: NDArray[np.float64]) -> int:
-        mass = np.exp((logits - logits.max()) / self._temperature)
-        if self._top_k and self._top_k < len(mass):
-            order = _largest(mass, self._top_k)
-            total = mass[order].sum()
-        else:
-            total = mass.sum()
-            order = _nucleus(mass, self._top_p * total)
-        kept = mass[order]
-        if self._top_p < 1.0:  # keep up to and including the token that crosses top_p
-            kept = kept[: int(np.searchsorted(kept.cumsum(), self._top_p * total)) + 1]
-        kept = kept[kept >= self._min_p * kept[0]]
-        steps = kept.cumsum()
-        draw = self._random.random() * steps[-1]
-        return int(order[min(int(np.searchsorted(steps, draw, side="right")), len(kept) - 1)])
+    def _draw(self, logits: NDArray[np.float32]) -> int:
+        ids = None
+        if 0 < self._top_k < len(logits):
+            ids = np.sort(_largest(logits, self._top_k))
+            logits = logits[ids]
+        drop, mass, bins = self._scratch_for(len(logits))
+        with np.errstate(over="ignore"):  # a tiny temperature: infinitely far
+            np.subtract(logits.max(), logits, out=drop)
+            np.multiply(drop, np.float32(min(1 / self._temperature, HIGHEST_SCALE)), out=drop)
+        np.minimum(drop, NEGLIGIBLE, out=drop)  # nats below the likeliest
+        np.exp(np.negative(drop, out=mass), out=mass)  # of the likeliest: 1
+        kept = mass >= self._min_p
+        if self._top_p < 1.0:
+            np.multiply(drop, BINS_PER_NAT, out=bins, casting="unsafe")
+            kept &= _nucleus(drop, mass, bins, self._top_p)
+        places = np.flatnonzero(kept)
+        steps = mass[places].cumsum(dtype=np.float64)
+        at = int(np.searchsorted(steps, self._random.random() * steps[-1], side="right"))
+        place = int(places[min(at, len(places) - 1)])
+        return place if ids is None else int(ids[place])
+
+    def _scratch_for(self, count: int) -> Scratch:
+        """Arrays as long as the vocabulary, kept: fresh ones cost more in page faults than use."""
+        if len(self._scratch[0]) != count:
+            empty = np.empty(count, np.float32)
+            self._scratch = empty, empty.copy(), np.empty(count, np.intp)
+        return self._scratch
 
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+def _largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
     """Indices of the `count` largest values, falling, ties by rising index."""
     if count <= 0:
         return np.empty(0, np.intp)
@@ -165,18 +193,26 @@ def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
         at = np.flatnonzero(values >= threshold)
     else:
         at = np.arange(len(values))
-    return at[np.lexsort((at, -values[at]))][:count]
+    return at[np.argsort(-values[at], kind="stable")][:count]
 
 
-def _nucleus(mass: NDArray[np.float64], needed: float) -> NDArray[np.intp]:
-    """Indices of the largest values whose sum reaches `needed`, falling; sorts little more."""
-    count = FIRST_GUESS
-    while count < len(mass):
-        order = _largest(mass, count)
-        if mass[order].sum() >= needed:
-            return order
-        count *= 4
-    return _largest(mass, len(mass))
+def _nucleus(
+    drop: NDArray[np.float32], mass: NDArray[np.float32], bins: NDArray[np.intp], top_p: float
+) -> NDArray[np.bool_]:
+    """Mark the likeliest candidates up to the one that reaches top_p of the mass, ties by id.
+
+    bins is drop, cut to whole steps: all but one bin is in or out as a whole.
+    """
+    reached = np.bincount(bins, weights=mass).cumsum()  # mass of all bins up to each
+    target = top_p * reached[-1]
+    edge = int(np.searchsorted(reached, target))
+    kept = bins < edge
+    inside = np.flatnonzero(bins == edge)
+    inside = inside[np.argsort(drop[inside], kind="stable")]
+    before = reached[edge - 1] if edge else 0.0
+    needed = int(np.searchsorted(before + mass[inside].cumsum(dtype=np.float64), target)) + 1
+    kept[inside[:needed]] = True
+    return kept
 
 
 def _refuse_non_finite(logits: NDArray[np.float32]) -> None:

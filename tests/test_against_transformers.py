@@ -100,7 +100,9 @@ def test_the_bound_is_tight_enough_to_see_one_wrong_expert(name, oracle, engines
     bound = judge.sensitivity(ids, BF16) + FP32_NOISE
     exact = judge.logits(ids)
     first, second = (int(e) for e in judge.routing[-1][0][:2])
-    layer = next(e for e in reversed(engines(name, "bf16")._model.experts) if e is not None)
+    layer = next(
+        e for e in reversed(engines(name, "bf16")._timeline.model.experts) if e is not None
+    )
     with _swapped(layer.records, first, second):
         broken = engines(name, "bf16").logits(ids)
     assert np.abs(broken - exact).max() > bound
@@ -134,7 +136,7 @@ def test_routing_agrees(name, oracle, engines, recorded_routing):
 def recorded_routing(monkeypatch) -> Callable[[hybrid.Engine, list[int]], list[np.ndarray]]:
     def run(engine: hybrid.Engine, ids: list[int]) -> list[np.ndarray]:
         seen: list[np.ndarray] = []
-        backbone = type(engine._model.backbone)
+        backbone = type(engine._timeline.model.backbone)
         route = backbone.route
 
         def spy(self, layer, x):
@@ -178,7 +180,7 @@ def test_decode_equals_prefill(engines, activation):
     """Token by token, in blocks, or at once: the same logits, bit for bit on the CPU."""
     engine, ids = engines("k2.5", activation), prompt(5, 70)
     whole = engine.logits(ids)
-    model = engine._model
+    model = engine._timeline.model
     for cuts in ([1] * 70, [3, 40, 1, 26], [69, 1]):
         start, rows = 0, []
         for count in cuts:

@@ -1,5 +1,7 @@
 """The public API end to end on a tiny checkpoint: events, limits, refusals, statistics."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from hybrid.errors import (
     PlacementError,
     RequestError,
 )
+from hybrid.tiny import TinyShape, write_tiny
 
 KV_TOKENS = 256
 HELLO = [{"role": "user", "content": "Hello, who are you?"}]
@@ -183,6 +186,78 @@ def test_a_new_request_takes_over(engine):
     assert ids_of(answer(engine)) == expected
 
 
+def test_an_old_iterator_that_starts_late_cannot_spoil_a_newer_answer(engine):
+    greedy = SamplingParams(max_tokens=12, temperature=0.0)
+    expected = ids_of(engine.generate([*range(100, 130)], greedy))
+    late = engine.generate([*range(20, 60)], greedy)
+    current = engine.generate([*range(100, 130)], greedy)
+    got = [next(current) for _ in range(3)]
+    with pytest.raises(RequestError, match="took this engine over"):
+        next(late)
+    got += list(current)
+    assert ids_of(got) == expected
+
+
+def test_logits_in_between_take_over_too(engine):
+    answering = engine.generate(HELLO, SamplingParams(seed=1))
+    next(answering)
+    engine.logits([1, 2, 3])
+    with pytest.raises(RequestError, match="took this engine over"):
+        list(answering)
+
+
+def test_threads_are_told_or_answered_right(engine):
+    greedy = SamplingParams(max_tokens=20, temperature=0.0)
+    prompts = [[*range(start, start + 30)] for start in (0, 100, 200)]
+    expected = [ids_of(engine.generate(prompt, greedy)) for prompt in prompts]
+
+    def ask(which):
+        try:
+            return ids_of(engine.generate(prompts[which], greedy))
+        except RequestError:
+            return None
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(ask, [0, 1, 2] * 10))
+    for which, got in enumerate(answers):
+        assert got in (None, expected[which % 3])
+
+
+def test_a_closed_engine_says_so(tiny_dir):
+    with hybrid.load(tiny_dir, device="cpu", kv_tokens=64) as engine:
+        answering = engine.generate([1, 2, 3], SamplingParams(temperature=0.0))
+        next(answering)
+    engine.close()
+    for call in (
+        lambda: list(answering),
+        lambda: engine.generate([1]),
+        lambda: engine.logits([1]),
+        lambda: engine.kv_tokens,
+        engine.stats,
+    ):
+        with pytest.raises(RequestError, match="this engine is closed"):
+            call()
+
+
+def test_a_model_without_experts_runs(tmp_path):
+    shape = TinyShape(num_hidden_layers=2, first_k_dense_replace=2)
+    engine = hybrid.load(write_tiny(tmp_path / "dense", shape), device="cpu", kv_tokens=64)
+    assert engine.logits([1, 2]).shape == (2, 1024)
+
+
+def test_logits_larger_than_memory_are_refused(engine, monkeypatch):
+    monkeypatch.setattr("hybrid.engine.free_host_bytes", lambda: 4000)
+    with pytest.raises(PlacementError, match="logits of 3 positions need"):
+        engine.logits([1, 2, 3])
+
+
+def test_a_prompt_beyond_the_model_itself_is_not_sent_to_a_larger_cache(engine):
+    with pytest.raises(ContextTooLongError, match="the model reads at most 16384; shorten it"):
+        engine.generate([7] * 20_000)
+    with pytest.raises(ContextTooLongError, match="kv_tokens=301 or more"):
+        engine.generate([7] * 300)
+
+
 def test_logits_are_float32_for_every_position(engine):
     logits = engine.logits([1, 2, 3])
     assert logits.shape == (3, engine.config.text.vocab_size)
@@ -199,6 +274,11 @@ def test_logits_are_float32_for_every_position(engine):
         ([-1], "token id -1 is not in the vocabulary of 1024"),
         ([1024], "token id 1024 is not in the vocabulary of 1024"),
         ([{"role": "wizard", "content": "x"}], "wizard"),
+        ([[1], [2, 3]], "empty or not a list of token ids"),
+        ("hello", "empty or not a list of token ids"),
+        (None, "the prompt is a NoneType; give a list"),
+        ({"role": "user", "content": "x"}, "the prompt is a dict; give a list"),
+        (iter([1, 2]), "the prompt is a list_iterator; give a list"),
     ],
 )
 def test_a_bad_prompt_is_refused_in_one_line(engine, prompt, match):
@@ -207,17 +287,21 @@ def test_a_bad_prompt_is_refused_in_one_line(engine, prompt, match):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["image", "image_url", "video", "video_url"])
+@pytest.mark.parametrize("name", ["k2.5", "k2-thinking"])
+def test_pictures_in_messages_are_refused(checkpoint_dir, name, kind):
+    engine = hybrid.load(checkpoint_dir(name), device="cpu", kv_tokens=64)
+    part = {"type": kind, kind: {"url": "x"}}
+    with pytest.raises(RequestError, match="this version reads text only"):
+        engine.generate([{"role": "user", "content": [{"type": "text", "text": "a"}, part]}])
+
+
 def test_images_are_refused_by_name(engine):
     pad = engine.config.media_placeholder_token_id
-    for call in (
-        lambda: engine.logits([1], images=["picture"]),
-        lambda: engine.logits([1, pad]),
-        lambda: engine.generate(
-            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
-        ),
-    ):
+    for call in (lambda: engine.logits([1], images=["picture"]), lambda: engine.logits([1, pad])):
         with pytest.raises(RequestError, match="this version reads text only"):
             call()
+    assert engine.logits([1], images=None).shape[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -225,12 +309,14 @@ def test_images_are_refused_by_name(engine):
     [
         ("device", "tpu", ConfigError, "device is 'tpu'; choose auto, cpu or cuda"),
         ("threads", 0, ConfigError, "threads is 0"),
+        ("threads", True, ConfigError, "threads is True"),
+        ("threads", 1.5, ConfigError, "threads is 1.5"),
         ("threads", 5000, ConfigError, "threads is 5000; give at most 1024"),
         ("kv_tokens", 10**9, ConfigError, "kv_tokens is 1000000000; this model allows at most"),
         ("activation", "fp4", ConfigError, "activation is 'fp4'"),
         ("activation", "int16", ConfigError, "activation is 'int16'"),
         ("isa", "sse", ConfigError, "isa is 'sse'"),
-        ("ram_budget", 1000, PlacementError, "needs 0.0 GB of host memory but ram_budget is"),
+        ("ram_budget", 1000, PlacementError, "needs 0.007 GB of host memory but ram_budget is"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(tiny_dir, option, value, error, match):
@@ -262,7 +348,7 @@ def test_statistics_add_up(engine):
     assert grown == finish.usage.completion_tokens
     ram = after["tiers"]["ram"]
     assert ram["bytes"] > before["tiers"]["ram"]["bytes"]
-    assert ram["bytes"] == ram["expert_reads"] * engine._model.experts[1].record_bytes
+    assert ram["bytes"] == ram["expert_reads"] * engine._timeline.model.experts[1].record_bytes
     assert after["context"]["capacity"] == KV_TOKENS
     assert after["options"]["isa"] in ("portable", "avx2")
     assert all(seconds >= 0 for seconds in after["seconds"].values())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hybrid.errors import KernelError, RequestError
-from hybrid.sampling import INSTANT, THINKING, Sampler, SamplingParams
+from hybrid.sampling import BINS_PER_NAT, INSTANT, THINKING, Sampler, SamplingParams, _nucleus
 
 VOCAB = 500
 
@@ -81,14 +81,35 @@ def test_the_frequency_check_sees_a_wrong_temperature():
 
 
 @pytest.mark.parametrize("size", [3, 255, 256, 257, 5000])
-def test_top_p_is_exact_beyond_the_first_guess(size):
-    """A flat distribution needs more candidates than are sorted at first."""
+def test_top_p_is_exact_where_all_are_equal(size):
+    """The edge of the nucleus lies in the middle of one bin that holds everything."""
     logits = np.zeros(size, np.float32)
     sampler = Sampler(SamplingParams(temperature=1.0, top_p=0.9, seed=0), [], thinking=True)
     allowed = int(np.ceil(0.9 * size - 1e-9))
     drawn = {sampler(logits) for _ in range(3000)}
     assert max(drawn) < allowed  # ties go to the lower id
     assert len(drawn) > 0.4 * allowed
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.5, 2.0, 8.0])
+@pytest.mark.parametrize("top_p", [0.1, 0.9, 0.95, 0.999])
+def test_the_nucleus_is_that_of_a_full_sort(spread, top_p):
+    """The histogram finds the same candidates as sorting all of the real vocabulary."""
+    drop = np.abs(np.random.default_rng(2).normal(0, spread, 163_840)).astype(np.float32)
+    drop[7] = 0.0
+    mass = np.exp(-drop)
+    order = np.argsort(drop, kind="stable")
+    count = int(np.searchsorted(mass[order].cumsum(dtype=float), top_p * mass.sum(dtype=float))) + 1
+    kept = np.flatnonzero(_nucleus(drop, mass, (drop * BINS_PER_NAT).astype(np.intp), top_p))
+    wrong = np.setxor1d(kept, order[:count])
+    assert len(wrong) <= 1  # sums in another order may differ in the last bit, at the very edge
+    assert len(kept) == pytest.approx(count, abs=1)
+
+
+def test_a_tiny_temperature_is_greedy_and_safe():
+    logits = random_logits(6)
+    sampler = Sampler(SamplingParams(temperature=1e-300, seed=0), [], thinking=True)
+    assert {sampler(logits) for _ in range(20)} == {int(logits.argmax())}
 
 
 def test_greedy_takes_the_largest_and_the_lowest_id_of_equals():
@@ -129,8 +150,8 @@ def test_repetition_penalty_is_that_of_transformers():
     )[0]
     ours = Sampler(SamplingParams(temperature=0.0, repetition_penalty=1.7), prompt, thinking=True)
     assert ours(logits) == int(scores.argmax())
-    penalised = ours._penalise(logits.astype(np.float64))
-    np.testing.assert_allclose(penalised[prompt], scores.double()[prompt], rtol=1e-6)
+    penalised = ours._penalise(logits)
+    np.testing.assert_allclose(penalised[prompt], scores[prompt], rtol=1e-6)
 
 
 def test_presence_and_frequency_look_at_the_answer_only():
@@ -170,7 +191,7 @@ def test_a_logit_that_is_not_finite_is_never_sampled_from(bad):
         ("temperature", True), ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("top_k", 1.5),
         ("min_p", 2), ("max_tokens", 0), ("seed", -3), ("logprobs", 21),
         ("repetition_penalty", 0.0), ("presence_penalty", 2.1), ("frequency_penalty", -3),
-        ("stop", ("",)), ("stop", (5,)),
+        ("stop", ("",)), ("stop", (5,)), ("stop", 5),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(name, value):
@@ -178,6 +199,12 @@ def test_a_bad_value_is_refused_by_name(name, value):
         SamplingParams(**{name: value})
     assert caught.value.param == name
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    params = SamplingParams(temperature=np.float32(0.5), seed=np.int64(3), max_tokens=np.int32(9))
+    assert (params.temperature, params.seed, params.max_tokens) == (0.5, 3, 9)
+    assert type(params.seed) is int
 
 
 def test_stop_may_be_one_string():

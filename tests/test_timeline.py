@@ -22,7 +22,7 @@ def engine(tiny_dir):
 
 @pytest.fixture
 def timeline(engine):
-    return Timeline(engine._model)
+    return Timeline(engine._timeline.model)
 
 
 def prompt(tokens: int, seed: int = 0) -> list[int]:
@@ -30,7 +30,7 @@ def prompt(tokens: int, seed: int = 0) -> list[int]:
 
 
 def fresh(engine, ids: list[int]) -> np.ndarray:
-    return Timeline(engine._model).prefill(ids)[0]
+    return Timeline(engine._timeline.model).prefill(ids)[0]
 
 
 def test_a_shared_prefix_is_reused_and_changes_nothing(engine, timeline):
@@ -72,7 +72,7 @@ def test_prefill_in_blocks_reports_every_block(timeline):
 
 @pytest.mark.parametrize("layer", [0, 1, 3, 4, 6])
 def test_a_cancelled_prefill_leaves_only_whole_blocks(engine, timeline, layer):
-    ids, calls = prompt(600), iter(range(1000))
+    ids, calls = prompt(600), iter(range(-1, 1000))  # asked once before the first layer
 
     def poll():
         if next(calls) == layer:
@@ -83,6 +83,14 @@ def test_a_cancelled_prefill_leaves_only_whole_blocks(engine, timeline, layer):
         timeline.prefill(ids, poll)
     assert timeline.tokens == ids[: 512 * (layer // 4)]
     assert np.array_equal(timeline.prefill(ids)[0], fresh(engine, ids))
+
+
+def test_a_prefill_that_may_not_begin_changes_nothing(timeline):
+    known = prompt(8, seed=2)
+    timeline.prefill(known)
+    with pytest.raises(Stop):
+        timeline.prefill(prompt(600), poll=_stop)
+    assert timeline.tokens == known
 
 
 def test_a_cancelled_step_can_be_taken_again(engine, timeline):

@@ -23,7 +23,7 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_MEDIA_PARTS = ("image", "image_url", "video", "video_url")
+MEDIA_PARTS = ("image", "image_url", "video", "video_url")
 _PREFIX = "functions."
 
 
@@ -136,7 +136,7 @@ def _part(part: Any, param: str) -> dict[str, str]:
     if not isinstance(part, Mapping):
         raise _wrong(param, part, "an object with a type")
     kind = part.get("type")
-    if isinstance(kind, str) and kind in _MEDIA_PARTS:
+    if isinstance(kind, str) and kind in MEDIA_PARTS:
         return {"type": kind}
     return {"type": "text", "text": _text(part, "text", param)}
 
