@@ -6,8 +6,8 @@ The modules that do the work are imported when they are needed: `chat --help` mu
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import click
 
 import hybrid
 from cli import sampling_options, settings
+from cli.interrupt import Loading
 from cli.prompt_source import one_shot_prompt
 from cli.settings import Settings
 from hybrid.errors import RequestError
@@ -84,7 +85,7 @@ def _answer(here: Settings, flags: dict[str, Any], text: str, *, as_json: bool, 
     view = _one_shot_view(here, as_json=as_json, plain=plain)
     session, conversation = _open(here, flags)
     conversation.messages.append(Message("user", text))
-    with closing(_load(here, flags, view)) as engine:
+    with _loaded(here, flags, view) as engine:
         return one_shot.run(engine, conversation, view, session, as_json=as_json)
 
 
@@ -96,37 +97,49 @@ def _converse(here: Settings, flags: dict[str, Any], *, plain: bool) -> int:
     session, conversation = _open(here, flags)
     if session is None:
         session = sessions.new_session(here.sessions_dir)
-    with closing(_load(here, flags, view)) as engine:
+    with _loaded(here, flags, view) as engine:
         return chat_loop.run(Chat(engine, view, conversation, session, here))
 
 
-def _load(here: Settings, flags: dict[str, Any], view: "View") -> "hybrid.Engine":
-    """The engine, with the progress of loading on the screen."""
+@contextmanager
+def _loaded(here: Settings, flags: dict[str, Any], view: "View") -> "Iterator[hybrid.Engine]":
+    """The engine, closed in the end; a signal that comes while it loads is not lost."""
     from cli.figures import duration
 
-    model = flags["model"] or here.model_dir
-    if model is None:
-        from cli.default_model import NOTICE, default_model
-
-        view.say(NOTICE, "warn")
-        model = default_model(here)
     began = perf_counter()
+    with Loading() as loading:
+        model = flags["model"] or here.model_dir or _default_model(here, view)
+        loading.check()
+        engine = _load(model, flags, view, loading)
+    with closing(engine):
+        loading.check()
+        spent = duration(perf_counter() - began)
+        view.say(f"{model.name} · loaded in {spent} · context {engine.kv_tokens:,} tokens", "dim")
+        yield engine
+
+
+def _default_model(here: Settings, view: "View") -> Path:
+    from cli.default_model import NOTICE, default_model
+
+    view.say(NOTICE, "warn")
+    return default_model(here, view.say)
+
+
+def _load(model: Path, flags: dict[str, Any], view: "View", loading: Loading) -> "hybrid.Engine":
+    """Load with the progress on the screen."""
     view.waiting(f"loading {model.name}")
     try:
-        engine = hybrid.load(
+        return hybrid.load(
             model,
             device=flags["device"],
             threads=flags["threads"],
             activation=flags["activation"],
             isa=flags["isa"],
             kv_tokens=flags["context"],
-            progress=view.progress,
+            progress=loading.sink(view.progress),
         )
     finally:
         view.finish()
-    spent = duration(perf_counter() - began)
-    view.say(f"{model.name} · loaded in {spent} · context {engine.kv_tokens:,} tokens", "dim")
-    return engine
 
 
 def _open(here: Settings, flags: dict[str, Any]) -> "tuple[SessionFile | None, Conversation]":

@@ -7,11 +7,11 @@ Flow is by the fields of Chat: `pending` (answer this next), `draft` (put into t
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cli import sampling_options, sessions, transcript
 from cli.chat_state import Chat, autosave
 from cli.figures import columns, duration, gauge, percent, stats_line, thought
+from cli.settings import user_path
 from hybrid.errors import KimiLocalError, RequestError
 
 
@@ -231,7 +231,7 @@ def _copy(chat: Chat, _: str) -> None:
 def _export(chat: Chat, argument: str) -> None:
     if not argument:
         raise RequestError("/export needs a file name")
-    path = Path(argument).expanduser()
+    path = user_path(argument)
     transcript.export(path, chat.conversation)
     chat.view.say(f"written to {path}", "dim")
 

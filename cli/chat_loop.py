@@ -1,13 +1,12 @@
 """The interactive chat: ask, answer, save, until the user leaves."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from cli import chat_commands, transcript
 from cli.chat_state import Chat, autosave
 from cli.conversation import Message
 from cli.figures import gauge, percent, stats_line
-from cli.interrupt import Interrupt, silent_keyboard
+from cli.interrupt import Interrupt, ignored, raising, silent_keyboard
 from cli.line_editor import ChatCompleter, LineEditor, PromptHistory
 from cli.turn import Recording, stream
 from hybrid.errors import KimiLocalError
@@ -22,16 +21,16 @@ def run(chat: Chat) -> int:
     if chat.conversation.messages:
         transcript.recall(chat.view, chat.session.name, chat.conversation)
     editor = _editor(chat, history)
-    try:
-        for text in _typed(chat, editor):
-            if history.problem:
-                chat.view.say(history.problem, "warn")
-                history.problem = ""
-            with suppress(KeyboardInterrupt):  # pressed too late: the answer is there already
+    with ignored():
+        try:
+            for text in _typed(chat, editor):
+                if history.problem:
+                    chat.view.say(history.problem, "warn")
+                    history.problem = ""
                 _take(chat, editor, text)
-    finally:
-        if chat.unsaved:
-            autosave(chat)
+        finally:
+            if chat.unsaved:
+                autosave(chat)
     return 1 if chat.unsaved else 0
 
 
@@ -60,7 +59,8 @@ def _take(chat: Chat, editor: LineEditor, text: str) -> None:
         return
     try:
         if chat_commands.is_command(text):
-            chat_commands.run(chat, text)
+            with raising():
+                chat_commands.run(chat, text)
         else:
             chat.pending = text
     except KimiLocalError as error:
@@ -68,12 +68,12 @@ def _take(chat: Chat, editor: LineEditor, text: str) -> None:
     if chat.pending is not None:
         pending, chat.pending = chat.pending, None
         chat.conversation.messages.append(Message("user", pending))
-        _answer(chat)
+        _answer(chat, editor)
         while chat.last is not None and chat.last.tool_calls and _tool_results(chat, editor):
-            _answer(chat)
+            _answer(chat, editor)
 
 
-def _answer(chat: Chat) -> None:
+def _answer(chat: Chat, editor: LineEditor) -> None:
     """One answer. Whatever ends it, what came of it is kept and saved."""
     recording = chat.last = Recording()
     failed = False
@@ -90,6 +90,8 @@ def _answer(chat: Chat) -> None:
             _keep(chat, recording)
         if not failed:
             _report(chat, recording)
+    if interrupt.requested:
+        editor.stopped()
 
 
 def _keep(chat: Chat, recording: Recording) -> None:

@@ -19,6 +19,8 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style
 
+from cli.interrupt import Row
+
 QUOTES = '"""'
 _KEPT_ENTRIES = 1000
 _READ_BYTES = 1 << 20
@@ -117,10 +119,12 @@ class LineEditor:
         colour: bool,
     ) -> None:
         depth = None if colour else ColorDepth.DEPTH_1_BIT
+        self._row = Row()
+        self._after_stop = False
         self._session: PromptSession[str] = PromptSession(
             history=history,
             completer=completer,
-            key_bindings=_keys(),
+            key_bindings=_keys(self._row),
             multiline=True,
             prompt_continuation="      ",
             bottom_toolbar=lambda: FormattedText([("", toolbar())]),
@@ -133,8 +137,15 @@ class LineEditor:
             history=InMemoryHistory(), style=_STYLE, color_depth=depth
         )
 
+    def stopped(self) -> None:
+        """Ctrl-C has ended something: presses that come with it do nothing at the next prompt."""
+        self._after_stop = True
+
     def ask(self, draft: str = "") -> str:
         """The next message or command; `draft` is what stands in the line already."""
+        if self._after_stop:
+            self._after_stop = False
+            self._row.begin()
         return unquoted(
             self._session.prompt(FormattedText([("class:you", "you ▸ ")]), default=draft)
         )
@@ -158,7 +169,7 @@ def unquoted(text: str) -> str:
     return text
 
 
-def _keys() -> KeyBindings:
+def _keys(row: Row) -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -180,6 +191,8 @@ def _keys() -> KeyBindings:
     @keys.add("c-c")
     @keys.add("<sigint>")
     def _interrupt(event: KeyPressEvent) -> None:
+        if row.goes_on():
+            return
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:

@@ -10,6 +10,7 @@ Every way a run can end is decided here:
 """
 
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
@@ -55,8 +56,26 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:  # completion parses, but asks for nothing
+        return
+    try:
+        version = importlib.metadata.version("kimi-local")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown (run from a source tree that is not installed)"
+    click.echo(f"kimi-local, version {version}")
+    ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="kimi-local", prog_name="kimi-local")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Run Kimi K2.5 on one machine: attention on the GPU, experts in RAM."""
 
@@ -88,10 +107,10 @@ def run(args: Sequence[str]) -> int:
         code = _invoke(args)
         sys.stdout.flush()  # a full disk or closed pipe must show here, not at shutdown
         return code
-    except BrokenPipeError:
-        return PIPE_CLOSED
+    except BrokenPipeError as error:
+        return _signal_behind(error) or PIPE_CLOSED
     except OSError as error:
-        return complain(_describe(error), 1)
+        return _signal_behind(error) or complain(_describe(error), 1)
     finally:
         _drop_dead_streams()
 
@@ -124,6 +143,14 @@ def _invoke(args: Sequence[str]) -> int:
     except KimiLocalError as error:
         return complain(str(error), error.exit_code)
     return result if isinstance(result, int) else 0
+
+
+def _signal_behind(error: BaseException) -> int:
+    """The exit code of the signal in whose wake the error came, such as a closed terminal; or 0."""
+    cause = error.__context__
+    while cause is not None and not isinstance(cause, SystemExit):
+        cause = cause.__context__
+    return int(cause.code or 0) if cause is not None else 0
 
 
 def _describe(error: OSError) -> str:

@@ -155,10 +155,18 @@ def stream(
         ):
             recording.add(event)
             view.show(event)
-    except ContextTooLongError as error:  # in the words of the command line
-        raise RequestError(
-            f"the prompt is {error.tokens:,} tokens but the context holds {error.limit:,}; "
-            f"shorten it, or start with --context {error.tokens + 1} or more"
-        ) from None
+    except ContextTooLongError as error:
+        raise RequestError(_too_long(error)) from None
     finally:
         view.finish()
+
+
+def _too_long(error: ContextTooLongError) -> str:
+    """In the words of the command line; no advice that the model would refuse."""
+    prompt, needed = f"the prompt is {error.tokens:,} tokens", error.tokens + 1
+    if error.maximum is not None and needed > error.maximum:
+        return f"{prompt} but this model reads at most {error.maximum:,}; shorten the prompt"
+    return (
+        f"{prompt} but the context holds {error.limit:,}; "
+        f"shorten it, or start with --context {needed} or more"
+    )

@@ -74,6 +74,14 @@ class Terminal:
         status = self.process.exitstatus
         return -self.process.signalstatus if status is None else status
 
+    def hang_up(self) -> int:
+        """Close the terminal itself, as its window would; what the program makes of it."""
+        self.process.ptyproc.fileobj.close()
+        _, status = os.waitpid(self.process.pid, 0)
+        for process in (self.process, self.process.ptyproc):
+            process.closed = process.terminated = True
+        return os.waitstatus_to_exitcode(status)
+
     def close(self) -> None:
         """End the process if it still runs."""
         self.process.close(force=True)

@@ -189,6 +189,11 @@ def test_a_failed_autosave_is_said_and_the_chat_goes_on(chat, monkeypatch):
     assert not chat.unsaved
 
 
+def test_an_export_to_a_home_that_nobody_has_is_refused(chat):
+    with pytest.raises(ConfigError, match="no such home directory"):
+        run(chat, "/export ~nobody-of-this-name/x.md")
+
+
 def test_an_untouched_chat_leaves_no_file(chat):
     chat.conversation.clear()
     autosave(chat)

@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import time
 
 import pytest
 
+from cli import interrupt
 from tests.cli.terminal import Terminal
 
 CTRL_C, CTRL_D, CTRL_J, ALT_ENTER = "\x03", "\x04", "\n", "\x1b\r"
@@ -135,6 +137,48 @@ def test_many_presses_of_ctrl_c_do_not_end_the_chat(open_chat, tmp_path):
     chat.prompt()
     chat.enter("still there?")
     chat.wait("You said still there?.")
+
+
+def test_a_row_of_presses_stops_the_answer_and_no_more(open_chat):
+    chat = open_chat("--instant")
+    chat.enter("slow")
+    chat.wait("word3 ")
+    chat.send(CTRL_C)
+    chat.wait("stopped")
+    chat.prompt()
+    for _ in range(6):  # at the prompt by now
+        chat.send(CTRL_C)
+    chat.enter("still there?")
+    shown = chat.wait("You said still there?.") and chat.prompt()
+    assert "again to leave" not in shown
+    time.sleep(interrupt.ROW_PAUSE_S)  # a pause ends the row: the keys mean what they say again
+    chat.send(CTRL_C)
+    chat.wait("press Ctrl-C again to leave")
+    chat.prompt()
+    chat.send(CTRL_C)
+    assert chat.exit_code() == 0
+
+
+def test_a_late_press_spares_the_message_that_came_back(open_chat):
+    chat = open_chat("--instant")
+    chat.enter("slow prefill")
+    chat.wait("left")
+    chat.send(CTRL_C)
+    chat.wait_until(lambda text: text.count("you ▸ slow prefill") == 2, "the message again")
+    chat.send(CTRL_C)
+    chat.send(" please")
+    chat.wait("you ▸ slow prefill please")
+
+
+@pytest.mark.parametrize("extra", [(), ("--plain",)])
+def test_a_terminal_that_is_closed_in_an_answer_saves_what_there_is(open_chat, tmp_path, extra):
+    chat = open_chat("--instant", *extra)
+    chat.enter("slow")
+    chat.wait("word3 ")
+    assert chat.hang_up() == 129
+    last = saved(tmp_path)["messages"][-1]
+    assert last["partial"] is True
+    assert "word3" in last["content"]
 
 
 def test_an_answer_that_was_cut_says_where_and_why(open_chat):

@@ -1,5 +1,8 @@
 """The edges of a run: help, mistakes, signals, closed pipes and full disks."""
 
+import importlib.metadata
+import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +133,88 @@ def test_colour_only_on_a_terminal_and_never_with_no_color(monkeypatch, capsys):
     plain = capsys.readouterr().err
     assert "\x1b[31m" in coloured
     assert plain == "kimi-local: x\n"
+
+
+def test_the_version_is_that_of_the_package(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.8.7")
+    assert main.run(["--version"]) == 0
+    assert capsys.readouterr() == ("kimi-local, version 9.8.7\n", "")
+
+
+def test_a_version_that_nobody_recorded_is_one_line(monkeypatch, capsys):
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert main.run(["--version"]) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"kimi-local, version unknown.*\n", out)
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(5, "Input/output error"), 129), (BrokenPipeError(), 129)]
+)
+def test_an_error_in_the_wake_of_a_signal_does_not_hide_it(failing, capsys, error, code):
+    def end():
+        try:
+            raise SystemExit(129)
+        finally:
+            raise error
+
+    with pytest.raises(type(error)) as wake:
+        end()
+    failing(wake.value)
+    assert main.run(["inspect"]) == code
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def homeless(home, monkeypatch):
+    """A user id that the system does not know, and no HOME."""
+
+    def unknown(_):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    return home
+
+
+def test_without_a_home_what_needs_none_works(homeless, chat, capsys):
+    assert main.run(["--help"]) == 0
+    assert main.run(["make-tiny", str(homeless / "tiny"), "--layers", "2"]) == 0
+    assert main.run(["inspect", str(homeless / "tiny")]) == 0
+    assert chat("-p", "hello").out == "You said hello.\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "model", "hint"),
+    [
+        ((), False, "set HOME or XDG_CACHE_HOME"),
+        (("-c",), True, "set HOME or XDG_STATE_HOME"),
+        (("--session", "s"), True, "set HOME or XDG_STATE_HOME"),
+    ],
+)
+def test_without_a_home_the_error_says_what_to_set(homeless, chat, args, model, hint):
+    result = chat("-p", "hello", *args, model=model)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.endswith(f"this user has no home directory; {hint}\n")
+    assert "Traceback" not in result.err
+
+
+def test_a_home_that_nobody_has_is_one_line(home, chat, monkeypatch):
+    monkeypatch.setenv("KIMI_LOCAL_MODEL", "~nobody-of-this-name/x")
+    result = chat("-p", "hello", model=False)
+    assert result.code == 2
+    assert result.err == (
+        "kimi-local: KIMI_LOCAL_MODEL: ~nobody-of-this-name/x: no such home directory; "
+        "write the path out\n"
+    )
+    assert chat("-p", "hello").code == 0  # --model wins, and nobody asks the variable
 
 
 def shell(home: Path, pipeline: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,7 @@ import pytest
 from cli import turn
 from cli.conversation import Conversation, Message, engine_message
 from cli.turn import Recording
-from hybrid.errors import RequestError
+from hybrid.errors import ContextTooLongError, RequestError
 from hybrid.events import Event, ToolCall, Usage
 from tests.cli.fake_engine import FakeEngine
 
@@ -103,3 +103,26 @@ def test_a_prompt_that_is_too_long_is_told_in_the_words_of_the_command_line():
     with pytest.raises(RequestError, match="--context 2001 or more"):
         turn.stream(FakeEngine(), conversation, view, Recording(), view)
     assert view.finished == 1
+
+
+@pytest.mark.parametrize(
+    ("maximum", "advice"),
+    [
+        (None, "start with --context 2001 or more"),
+        (2001, "start with --context 2001 or more"),
+        (2000, "this model reads at most 2,000; shorten the prompt"),
+        (1000, "this model reads at most 1,000; shorten the prompt"),
+    ],
+)
+def test_no_context_is_advised_that_the_model_refuses(maximum, advice):
+    class Full(FakeEngine):
+        def generate(self, *_, **__):
+            raise ContextTooLongError(2000, 1000, maximum)
+            yield
+
+    conversation = Conversation(messages=[Message("user", "x")])
+    with pytest.raises(RequestError) as error:
+        turn.stream(Full(), conversation, Still(), Recording(), Still())
+    assert str(error.value).startswith("the prompt is 2,000 tokens but ")
+    assert str(error.value).endswith(advice)
+    assert ("--context" in str(error.value)) == ("--context" in advice)
