@@ -7,7 +7,8 @@ so the page cache is the only copy. A view keeps its mapping alive after `close(
 
 The size of a file is looked at again whenever a view is handed out, so that a file shortened
 meanwhile is an error. What remains: a file shortened, or a disk that fails, while a view of it is
-being read kills the process with SIGBUS. Do not write to a model that is running.
+being read kills the process with SIGBUS. Do not write to a model that is being
+loaded; afterwards no file of it is open.
 """
 
 from collections.abc import Iterator, Mapping

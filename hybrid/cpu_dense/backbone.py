@@ -1,10 +1,12 @@
 """The backbone on the CPU: see `hybrid.backbone.Backbone` for the verbs.
 
 The residual stream is numpy float32 [tokens, hidden_size]; activations are float32 throughout,
-weights stay bf16 in RAM, and the latent cache is bf16. A row's bits do not depend on the block it
-comes in, on the chunking of its prompt or on the number of threads.
+weights stay bf16 in RAM, and the latent cache is bf16. Everything is a copy: no file of the model
+is looked at after loading. A row's bits do not depend on the block it comes in, on the chunking of
+its prompt or on the number of threads.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +23,9 @@ from hybrid.cpu_dense.rows import MAX_BLOCK
 from hybrid.cpu_dense.scratch import Scratch, attention_bytes
 from hybrid.cpu_dense.tiles import widened
 from hybrid.cpu_dense.weights import Tensors, Weights
+from hybrid.cpu_experts.arena import allocate
 from hybrid.cpu_experts.pool import shared_pool
-from hybrid.errors import KernelError, PlacementError
+from hybrid.errors import KernelError
 from hybrid.progress import ProgressSink, ignore
 
 F32 = NDArray[np.float32]
@@ -45,7 +48,7 @@ class CpuBackbone:
         self.cache = _empty_cache(text, kv_tokens)  # [layers, kv_tokens, row]
         weights = Weights(tensors, total, self._pool, progress)
         table = (text.vocab_size, text.hidden_size)
-        self._embedding = weights.read("model.embed_tokens.weight", *table)
+        self._embedding = weights.table("model.embed_tokens.weight", *table)
         self._attend: list[Verb] = []
         self._dense: dict[int, Verb] = {}
         self._route: dict[int, Verb] = {}
@@ -72,7 +75,7 @@ class CpuBackbone:
         threads: int,
         progress: ProgressSink = ignore,
     ) -> "CpuBackbone":
-        """Read and repack all weights but the routed experts from an open checkpoint."""
+        """Copy all weights but the routed experts; the checkpoint may be closed after that."""
         mine = (n for n in checkpoint if n.startswith(("model.", "lm_head.")))
         total = sum(checkpoint.info(name).nbytes for name in mine if ".mlp.experts." not in name)
         return cls(
@@ -161,10 +164,6 @@ class CpuBackbone:
 def _empty_cache(text: TextConfig, kv_tokens: int) -> NDArray[np.uint16]:
     """[layers, kv_tokens, row]: memory is touched only as far as it is used."""
     row = attention_bytes(text)[3] // 2
-    try:
-        return np.empty((text.num_hidden_layers, kv_tokens, row), np.uint16)
-    except MemoryError:
-        size = text.num_hidden_layers * kv_tokens * row * 2 / 1e9
-        raise PlacementError(
-            f"cannot reserve {size:.1f} GB for a KV cache of {kv_tokens} tokens; lower kv_tokens"
-        ) from None
+    shape = (text.num_hidden_layers, kv_tokens, row)
+    purpose = f"a KV cache of {kv_tokens} tokens"
+    return allocate(math.prod(shape) * 2, purpose, "lower kv_tokens").view(np.uint16).reshape(shape)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hybrid.cpu_dense.panel import LANES, LINE_BYTES
 from hybrid.cpu_dense.records import entry, record, unit_address
+from hybrid.cpu_experts.arena import allocate
 from hybrid.cpu_experts.native import load_u16, store_u32
 from hybrid.cpu_experts.pool import Pool, parallel
 
@@ -49,10 +50,8 @@ def tiled_bytes(rows: int, columns: int) -> int:
 
 
 def aligned(nbytes: int) -> NDArray[np.uint16]:
-    """Zeroed memory on a cache line."""
-    memory = np.zeros(nbytes // 2 + LINE_BYTES, np.uint16)
-    skip = -memory.ctypes.data % LINE_BYTES // 2
-    return memory[skip : skip + nbytes // 2]
+    """Zeroed memory for weights, on huge pages where it is large enough (arena.py)."""
+    return allocate(nbytes, "the backbone's weights").view(np.uint16)
 
 
 def tile(planes: list[NDArray[np.uint16]], pool: Pool) -> Tiled:

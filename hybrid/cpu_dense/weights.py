@@ -1,4 +1,6 @@
-"""Checkpoint tensors as the kernels want them: tiles of bf16, and small float32 vectors.
+"""Checkpoint tensors as the kernels want them: tiles of bf16, small float32 vectors, and a table.
+
+All of it is copied: a checkpoint's file may be gone, or shorter, while the model runs.
 
 A matrix that is stored in float32 or float16 is rounded to bf16, half to even: this backbone keeps
 no other weights. The router alone is kept exactly (tiles.py), because its rounding picks other
@@ -22,6 +24,7 @@ from hybrid.cpu_dense.tiles import (
     tiled_bytes,
     widened,
 )
+from hybrid.cpu_experts.arena import allocate
 from hybrid.cpu_experts.pool import Pool
 from hybrid.errors import ConfigError
 from hybrid.progress import Progress, ProgressSink
@@ -45,7 +48,7 @@ class Weights:
         self._progress = progress
 
     def read(self, name: str, *shape: int) -> NDArray[Any]:
-        """A tensor as stored; raises ConfigError if its shape is not what config.json implies."""
+        """A view as stored; raises ConfigError if its shape is not what config.json implies."""
         values = self._tensors.tensor(name)
         if values.shape != shape:
             raise ConfigError(f"{name} is {list(values.shape)}; config.json implies {list(shape)}")
@@ -57,6 +60,14 @@ class Weights:
         """A small vector in float32, a copy."""
         values = self.read(name, size)
         return widened(values) if values.dtype == np.uint16 else values.astype(np.float32)
+
+    def table(self, name: str, rows: int, columns: int) -> NDArray[Any]:
+        """A matrix as stored whose rows are looked up, a copy."""
+        values = self.read(name, rows, columns)
+        memory = allocate(values.nbytes, "the embedding table").view(values.dtype)
+        table = memory.reshape(values.shape)
+        table[:] = values
+        return table
 
     def bits(self, name: str, rows: int, columns: int) -> NDArray[np.uint16]:
         """A matrix as bf16 bits, rounded if it is stored in another type."""

@@ -4,7 +4,8 @@ numba's own cache looks at the file of the outermost function only: a changed in
 file would go unnoticed. It also refuses to import where no directory is writable, and lets a full
 disk fail a compilation. Here one file per function, named by a digest of everything that decides
 its bytes (the sources of this package and of the function's own, numba, llvmlite, the CPU and its
-features), is read if it is whole and otherwise written if that is possible:
+features), is read if it is whole and nobody else's (own_files.py), and otherwise written if that is
+possible:
 
     sha256 of the rest (32 B) | pickled numba compile result
 """
@@ -33,11 +34,18 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from hybrid.cpu_experts.own_files import is_own, read_own
+
 log = logging.getLogger(__name__)
 Build = TypeVar("Build", bound=Callable[..., Any])
 _BUILDING = threading.RLock()
 KEPT = 4  # versions of one function on disk: a few CPUs may share a home directory
 _OPTIONS = {"error_model": "numpy"}  # IEEE division instead of Python's ZeroDivisionError
+
+_UNREADABLE = (  # what unpickling and rebuilding foreign bytes is known to raise
+    pickle.PickleError, ArithmeticError, AttributeError, EOFError, ImportError, LookupError,
+    MemoryError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 _BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called from compiled code only
 
@@ -55,11 +63,12 @@ class _Stored(NullCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
+        file = self._file(target_context.codegen())
         for directory in _directories():
             with suppress(OSError):
-                data = (directory / self._file(target_context.codegen())).read_bytes()
-                if hashlib.sha256(data[32:]).digest() == data[:32]:
-                    return CompileResult._rebuild(target_context, *pickle.loads(data[32:]))
+                data = read_own(directory / file)
+                if data and hashlib.sha256(data[32:]).digest() == data[:32]:
+                    return _rebuilt(target_context, data[32:])
         return None
 
     def save_overload(self, sig: Any, cres: Any) -> None:
@@ -69,14 +78,28 @@ class _Stored(NullCache):  # type: ignore[misc]
         file = self._file(cres.target_context.codegen())
         for directory in _directories():
             with suppress(OSError):
-                _write_whole(directory / file, hashlib.sha256(body).digest() + body)
-                return _forget_old(directory, self._name)
-        return log.warning("no writable directory for compiled kernels; the next start recompiles")
+                if _make_own(directory):
+                    _write_whole(directory / file, hashlib.sha256(body).digest() + body)
+                    return _forget_old(directory, self._name)
+        return _warn_once("no writable directory for compiled kernels; the next start recompiles")
 
     def _file(self, codegen: Any) -> str:
         versions = numba.__version__, llvmlite.__version__, sys.version
         key = repr((self._sources, versions, codegen.magic_tuple()))
         return f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.kernel"
+
+
+def _rebuilt(target_context: Any, body: bytes) -> Any:
+    """The compile result that `dumps` wrote; None if it is something else."""
+    try:
+        return CompileResult._rebuild(target_context, *pickle.loads(body))
+    except _UNREADABLE:
+        return None
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning(text)
 
 
 @cache
@@ -94,8 +117,13 @@ def _directories() -> list[Path]:
     return [*chosen, Path(__file__).parent / "__pycache__", user]
 
 
+def _make_own(directory: Path) -> bool:
+    """Whether the directory exists now and what is written there will be read again."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return is_own(directory)
+
+
 def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         scratch = Path(file.name)
         try:

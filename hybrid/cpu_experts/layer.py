@@ -8,6 +8,7 @@ Every check of shapes, dtypes and ids happens here or in the first lines of the 
 below, addresses are trusted.
 """
 
+import operator
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from hybrid.cpu_experts.pool import shared_pool
 from hybrid.cpu_experts.record import GROUP, ROWS, RecordShape
 from hybrid.cpu_experts.repack import repack
 from hybrid.errors import ConfigError, RequestError
+from hybrid.model_files import shown
 
 Int4: TypeAlias = tuple[
     NDArray[np.int32], NDArray[np.uint16]
@@ -47,7 +49,7 @@ class ExpertLayer:
         records: NDArray[np.uint8] | None = None,
     ) -> None:
         """`records` [n_experts, record_bytes] is the caller's memory, kept alive by the layer."""
-        self.shape = RecordShape(hidden, intermediate)
+        self.shape = RecordShape(_whole("hidden", hidden), _whole("intermediate", intermediate))
         self.record_bytes = self.shape.nbytes
         self.n_experts = _within("n_experts", n_experts, MAX_EXPERTS)
         cores = available_cores() if threads is None else threads
@@ -55,7 +57,7 @@ class ExpertLayer:
         self.isa = dispatch.select(isa)
         self.activation = dispatch.select_mode(activation)
         self.records = self._allocate() if records is None else self._adopt(records)
-        self._ready = np.zeros(n_experts, np.uint8)
+        self._ready = np.zeros(self.n_experts, np.uint8)
         self._pool = shared_pool(self.threads)
         self._layer = self._describe()
         self._job = np.zeros(1, JOB)
@@ -68,10 +70,8 @@ class ExpertLayer:
 
     def _adopt(self, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
         want = (self.n_experts, self.record_bytes)
-        if records.dtype != np.uint8 or records.shape != want:
-            raise ConfigError(
-                f"records is {records.dtype} {records.shape}; this layer needs uint8 {want}"
-            )
+        if not _is_array(records, np.uint8, want):
+            raise ConfigError(f"records is {_kind(records)}; this layer needs uint8 {want}")
         if not (records.flags.c_contiguous and records.flags.writeable):
             raise ConfigError("records must be contiguous and writable")
         return records
@@ -94,11 +94,15 @@ class ExpertLayer:
 
         gate and up: int32 [intermediate, hidden/8], uint16 bf16 bits [intermediate, hidden/32];
         down: int32 [hidden, intermediate/8], uint16 [hidden, intermediate/32].
+        Raises RequestError for an expert that is not there, ConfigError for unfit tensors.
         """
-        if not 0 <= e < self.n_experts:
-            raise RequestError(f"expert {e} of a layer with {self.n_experts} experts", param="e")
+        index = _integer(e)
+        if index is None or not 0 <= index < self.n_experts:
+            raise RequestError(
+                f"expert {_seen(e)} of a layer with {self.n_experts} experts", param="e"
+            )
         hidden, intermediate = self.shape.hidden, self.shape.intermediate
-        at = self.records.ctypes.data + e * self.record_bytes
+        at = self.records.ctypes.data + index * self.record_bytes
         block = self.shape.gate_block_bytes
         down_at, down_block = at + self.shape.down_offset, self.shape.down_block_bytes
         matrices = (
@@ -110,7 +114,7 @@ class ExpertLayer:
         for (packed, scale), (target, stride) in zip(matrices, places, strict=True):
             rows, groups = scale.shape
             repack()(packed.ctypes.data, scale.ctypes.data, rows // ROWS, groups, target, stride)
-        self._ready[e] = 1
+        self._ready[index] = 1
 
     def forward(
         self,
@@ -146,9 +150,9 @@ class ExpertLayer:
     ) -> NDArray[np.float32]:
         if out is None:
             return np.empty(x.shape, np.float32)  # [T, hidden]
-        if out.dtype != np.float32 or out.shape != x.shape or not out.flags.carray:
+        if not _is_array(out, np.float32, x.shape) or not out.flags.carray:
             raise RequestError(
-                f"out is {out.dtype} {out.shape}; it must be contiguous float32 {x.shape}", "out"
+                f"out is {_kind(out)}; it must be contiguous float32 {x.shape}", "out"
             )
         if np.may_share_memory(x, out):
             raise RequestError("out overlaps x; pass another array", "out")
@@ -184,31 +188,64 @@ class ExpertLayer:
         )
 
 
-def _within(name: str, value: int, limit: int) -> int:
-    if not 0 < value <= limit:
-        raise ConfigError(f"{name} is {value}; it must be 1 ... {limit}")
-    return value
+def _whole(name: str, value: object) -> int:
+    number = _integer(value)
+    if number is None:
+        raise ConfigError(f"{name} is {_seen(value)}; it must be a whole number")
+    return number
+
+
+def _within(name: str, value: object, limit: int) -> int:
+    number = _whole(name, value)
+    if not 0 < number <= limit:
+        raise ConfigError(f"{name} is {number}; it must be 1 ... {limit}")
+    return number
+
+
+def _integer(value: object) -> int | None:
+    """A Python int; numpy's integers are as good, but True, 2.0 and "2" are mistakes."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _seen(value: object) -> str:
+    """What came in place of a number, for an error line."""
+    return _kind(value) if isinstance(value, np.ndarray) else shown(value)
+
+
+def _kind(value: object) -> str:
+    """What came in place of an array, for an error line."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else str(type(value))
+
+
+def _is_array(value: object, dtype: type, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == dtype and value.shape == shape
 
 
 def _array(name: str, value: np.ndarray, dtype: type) -> np.ndarray:
     """`value` as an aligned, contiguous matrix; a wrong type or rank is refused."""
     if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != 2:
-        seen = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value)
-        raise RequestError(f"{name} is {seen}; it must be a {dtype.__name__} matrix", name)
+        raise RequestError(f"{name} is {_kind(value)}; it must be a {dtype.__name__} matrix", name)
     flags = value.flags
     return value if flags.c_contiguous and flags.aligned else np.array(value, order="C")
 
 
 def _checked(name: str, matrix: Int4, rows: int, columns: int) -> Int4:
     """A checkpoint matrix as contiguous arrays; a wrong shape or dtype is refused by name."""
+    if not isinstance(matrix, tuple | list) or len(matrix) != 2:
+        raise ConfigError(f"{name} is {_kind(matrix)}; it must be a pair (packed, scale) of arrays")
     packed, scale = matrix
     for part, array, dtype, width in (
         ("packed", packed, np.int32, columns // 8),
         ("scale", scale, np.uint16, columns // GROUP),
     ):
-        if array.dtype != dtype or array.shape != (rows, width):
+        if not _is_array(array, dtype, (rows, width)):
             raise ConfigError(
-                f"{name} {part} is {array.dtype} {array.shape}; hidden and intermediate ask for "
+                f"{name} {part} is {_kind(array)}; hidden and intermediate ask for "
                 f"{np.dtype(dtype)} {(rows, width)}"
             )
     return np.ascontiguousarray(packed), np.ascontiguousarray(scale)

@@ -1,16 +1,30 @@
 """Loading, refusals, and what the class promises beside the mathematics."""
 
+import gc
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig
-from hybrid.cpu_dense import CpuBackbone
+from hybrid.cpu_dense import CpuBackbone, tiles
+from hybrid.cpu_dense import backbone as backbone_module
+from hybrid.cpu_dense import weights as weights_module
+from hybrid.cpu_experts import arena
 from hybrid.errors import ConfigError, KernelError, PlacementError
 from hybrid.tiny import TinyShape, write_tiny
-from tests.cpu_dense.models import SMALL, backbone_of, random_tensors, stream, widened
+from tests.cpu_dense.models import (
+    SMALL,
+    backbone_of,
+    random_tensors,
+    stream,
+    truncated_bf16,
+    widened,
+)
 
 
 def test_loads_a_checkpoint_in_the_published_format(tmp_path):
@@ -31,6 +45,59 @@ def test_loads_a_checkpoint_in_the_published_format(tmp_path):
         done = [event.done for event in events]
         assert done == sorted(done)
         assert {event.total for event in events} == {done[-1]}
+
+
+def mapped_files(directory):
+    """Files below the directory that this process maps."""
+    return [
+        line for line in Path("/proc/self/maps").read_text().splitlines() if str(directory) in line
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+def test_no_file_of_the_model_is_needed_after_loading(tmp_path):
+    """A mapped file that is cut short kills its reader with SIGBUS."""
+    write_tiny(tmp_path, TinyShape(num_hidden_layers=2))
+    config = ModelConfig.from_dir(tmp_path)
+    with Checkpoint.open(tmp_path, config) as checkpoint:
+        backbone = CpuBackbone.load(config.text, checkpoint, kv_tokens=16, threads=1)
+        kept = checkpoint.tensor("model.norm.weight")
+    assert mapped_files(tmp_path)  # one view is enough to be seen
+    del kept
+    gc.collect()
+    assert not mapped_files(tmp_path)
+    before = backbone.embed([1, 2, 3])
+    for shard in tmp_path.glob("*.safetensors"):
+        os.truncate(shard, 0)
+    assert np.array_equal(backbone.embed([1, 2, 3]), before)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float16])
+def test_the_embedding_is_a_copy_without_rounding(kind):
+    tensors = random_tensors(SMALL)
+    name = "model.embed_tokens.weight"
+    table = np.random.default_rng(0).uniform(1, 2, tensors[name].shape).astype(np.float32)
+    tensors[name] = truncated_bf16(table) if kind == np.uint16 else table.astype(kind)
+    want = widened(tensors[name])[[0, 7, 299]]
+    backbone = backbone_of(SMALL, tensors)
+    tensors[name][:] = 0
+    assert np.array_equal(backbone.embed([0, 7, 299]), want)
+
+
+def test_weights_and_cache_lie_in_the_arena(monkeypatch):
+    reserved = []
+    allocate = arena.allocate
+
+    def record(nbytes, *options):
+        reserved.append(nbytes)
+        return allocate(nbytes, *options)
+
+    for module in (tiles, weights_module, backbone_module):
+        monkeypatch.setattr(module, "allocate", record)
+    backbone = backbone_of(SMALL, random_tensors(SMALL))
+    assert backbone.cache.nbytes in reserved
+    assert backbone._embedding.nbytes in reserved
+    assert tiles.tiled_bytes(SMALL.vocab_size, SMALL.hidden_size) in reserved  # lm_head
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])

@@ -1,9 +1,13 @@
 """Which kernel runs, that it is checked, that its code contracts nothing, and that it is kept."""
 
+import hashlib
 import logging
+import os
+import pickle
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
@@ -11,11 +15,17 @@ from numba import njit, types
 from numba.core.errors import TypingError
 
 import hybrid.cpu_experts as package
-from hybrid.cpu_experts import compiled, dispatch, selfcheck, simd
+from hybrid.cpu_experts import compiled, dispatch, own_files, selfcheck, simd
 from hybrid.cpu_experts.native import store_f32
 from hybrid.errors import ConfigError, KernelError
 
 FUSED = re.compile(r"\b(vfn?m(add|sub)\w*|fmadd|fmla|fmsub)\b")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet():
+    compiled._warn_once.cache_clear()
+    own_files._warn_once.cache_clear()
 
 
 @pytest.fixture
@@ -42,18 +52,28 @@ def test_a_host_without_avx2_runs_the_portable_kernel(plain_cpu):
         dispatch.select("avx2")
 
 
-def test_an_instruction_the_host_lacks_is_refused_before_llvm_sees_it(plain_cpu):
-    """LLVM would abort the process."""
-
+def use_avx2(operations):
     @njit
     def use(address):
-        pairs = simd.multiply_add_bytes(
-            simd.as_bytes(simd.load_i32x8(address, 0)), simd.as_bytes(simd.load_i32x8(address, 0))
-        )
-        return simd.sum_lanes(simd.multiply_add_words(pairs, pairs))
+        line = operations.load_i32x8(address, 0)
+        pairs = operations.multiply_add_bytes(operations.as_bytes(line), operations.as_bytes(line))
+        return operations.sum_lanes(operations.multiply_add_words(pairs, pairs))
 
+    use.compile((types.intp,))
+
+
+def test_an_instruction_the_host_lacks_is_refused_before_llvm_sees_it():
+    """LLVM would abort the process. numba remembers what it typed, so the module is a new one."""
+    fresh = module_from_spec(spec_from_file_location("fresh_simd", simd.__file__))
+    fresh.__spec__.loader.exec_module(fresh)
+    fresh.host_features = lambda: frozenset({"sse2"})
     with pytest.raises(TypingError, match="this CPU lacks avx2"):
-        use.compile((types.intp,))
+        use_avx2(fresh)
+
+
+@pytest.mark.skipif("avx2" not in simd.host_features(), reason="this CPU has no AVX2")
+def test_an_instruction_the_host_has_is_compiled():
+    use_avx2(simd)
 
 
 @pytest.mark.parametrize("name", ["auto", "int8", "bf16"])
@@ -211,6 +231,73 @@ def test_the_digest_follows_every_source(tmp_path):
     first = digest(tmp_path)
     (tmp_path / "a.py").write_text("two")
     assert digest(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps("no compile result"),
+        pickle.dumps((1, 2)),
+        pickle.dumps((None,) * 11),
+        b"cno_such_module\nname\n.",
+        b"cbuiltins\nno_such_name\n.",
+    ],
+)
+def test_a_whole_file_of_something_else_is_replaced(folder, compilations, body):
+    build()
+    (path,) = folder.iterdir()
+    path.write_bytes(hashlib.sha256(body).digest() + body)
+    assert build()(41) == 42
+    assert build()(41) == 42
+    assert compilations == ["add-one", "add-one"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_a_fifo_in_a_kernels_place_is_replaced(folder, compilations):
+    build()
+    (path,) = folder.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert build()(41) == 42
+    assert path.is_file()
+    assert compilations == ["add-one", "add-one"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_a_kernel_others_may_have_written_is_not_run(folder, compilations, caplog):
+    build()
+    (path,) = folder.iterdir()
+    path.chmod(0o666)
+    assert build()(41) == 42
+    assert compilations == ["add-one", "add-one"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "are ignored" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_kernels_are_kept_where_they_will_be_read(tmp_path, monkeypatch, compilations):
+    """Under umask 0 too: not in a directory that all may write to, but in a new one."""
+    shared, own = tmp_path / "shared", tmp_path / "new" / "own"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setattr(compiled, "_directories", lambda: [shared, own])
+    before = os.umask(0)
+    try:
+        assert build()(41) == build()(41) == 42
+    finally:
+        os.umask(before)
+    assert compilations == ["add-one"]
+    assert not list(shared.iterdir())
+    assert len(list(own.iterdir())) == 1
+
+
+def test_a_lack_of_directories_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(compiled, "_directories", list)
+    for _ in range(3):
+        build()
+    assert len(caplog.records) == 1
 
 
 def test_an_unwritable_directory_costs_only_the_next_start(tmp_path, monkeypatch, caplog):

@@ -246,3 +246,59 @@ def test_an_impossible_option_is_refused(options, text):
         ExpertLayer(2, 64, 32, **options)
     with pytest.raises(ConfigError, match="n_experts is 0"):
         ExpertLayer(0, 64, 32)
+
+
+WRONG_NUMBERS = [True, np.True_, 2.0, "2", None, np.array([1, 2]), np.float32(2)]
+
+
+@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=repr)
+@pytest.mark.parametrize("name", ["n_experts", "hidden", "intermediate"])
+def test_a_size_that_is_no_whole_number_is_refused(name, value):
+    sizes = {"n_experts": 2, "hidden": 64, "intermediate": 32, name: value}
+    with pytest.raises(ConfigError, match=rf"^{name} is .*; it must be a whole number$"):
+        ExpertLayer(**sizes)
+
+
+@pytest.mark.parametrize("value", [True, 2.0, "2"])
+def test_a_number_of_threads_that_is_no_whole_number_is_refused(value):
+    with pytest.raises(ConfigError, match=r"^threads is .*; it must be a whole number$"):
+        ExpertLayer(2, 64, 32, threads=value)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint64])
+def test_numpy_integers_are_numbers(kind):
+    """int16 holds neither a record's size nor 3 of them."""
+    expert = random_experts(12, 1, 64, 32)[0]
+    layer = ExpertLayer(kind(40), kind(64), kind(32), threads=kind(1))
+    assert type(layer.n_experts) is type(layer.shape.hidden) is type(layer.threads) is int
+    layer.set_expert(kind(39), **expert.tensors)
+    assert layer.records[39].any()
+    assert not layer.records[:39].any()
+
+
+@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=repr)
+def test_an_expert_that_is_no_whole_number_is_refused(layer, value):
+    with pytest.raises(RequestError, match=r"^expert .* of a layer with \d+ experts$") as caught:
+        layer.set_expert(value, **random_experts(12, 1, 64, 32)[0].tensors)
+    assert caught.value.param == "e"
+
+
+@pytest.mark.parametrize("part", ["gate", "up", "down"])
+@pytest.mark.parametrize(
+    "value",
+    [None, (), (None, None), np.zeros((2, 3)), "ab", ([1], [2]), (np.zeros(3),) * 3],
+    ids=["none", "empty", "nones", "array", "text", "lists", "three"],
+)
+def test_a_matrix_that_is_no_pair_of_arrays_is_refused(layer, part, value):
+    tensors = {**random_experts(12, 1, 64, 32)[0].tensors, part: value}
+    with pytest.raises(ConfigError, match=rf"^{part}( packed)? is [^\n]*$"):
+        layer.set_expert(0, **tensors)
+
+
+def test_lists_in_place_of_arrays_are_refused(layer):
+    with pytest.raises(
+        RequestError, match=r"^out is <class 'list'>; it must be contiguous float32"
+    ):
+        layer.forward(X, IDS, WEIGHTS, out=[1.0])
+    with pytest.raises(ConfigError, match=r"^records is <class 'list'>; this layer needs uint8"):
+        ExpertLayer(1, 64, 32, records=[])
