@@ -95,7 +95,31 @@ def _checked_number(name: str, value: Any) -> Any:
     return int(value) if whole else float(value)
 
 
-Scratch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Arrays as long as the vocabulary: fresh ones for each token cost more in page faults than
+    all the arithmetic."""
+
+    drop: NDArray[np.float32]  # nats below the likeliest, after the temperature
+    narrow: NDArray[np.float32]
+    mass: NDArray[np.float64]  # exp(-drop): of the likeliest, 1
+    steps: NDArray[np.float64]
+    bins: NDArray[np.intp]
+    kept: NDArray[np.bool_]
+    flag: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, count: int) -> "Scratch":
+        """Reserve room for `count` tokens."""
+        return cls(
+            drop=np.empty(count, np.float32),
+            narrow=np.empty(count, np.float32),
+            mass=np.empty(count, np.float64),
+            steps=np.empty(count, np.float64),
+            bins=np.empty(count, np.intp),
+            kept=np.empty(count, np.bool_),
+            flag=np.empty(count, np.bool_),
+        )
 
 
 class Sampler:
@@ -114,8 +138,7 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self._chosen: Counter[int] = Counter()
         self._seen = set(prompt)
-        empty = np.empty(0, np.float32)
-        self._scratch: Scratch = empty, empty, np.empty(0, np.intp)
+        self._scratch = Scratch.of(0)
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """Return the next token's id for logits [vocab_size]."""
@@ -156,28 +179,28 @@ class Sampler:
         if 0 < self._top_k < len(logits):
             ids = np.sort(_largest(logits, self._top_k))
             logits = logits[ids]
-        drop, mass, bins = self._scratch_for(len(logits))
-        with np.errstate(over="ignore"):  # a tiny temperature: infinitely far
-            np.subtract(logits.max(), logits, out=drop)
-            np.multiply(drop, np.float32(min(1 / self._temperature, HIGHEST_SCALE)), out=drop)
-        np.minimum(drop, NEGLIGIBLE, out=drop)  # nats below the likeliest
-        np.exp(np.negative(drop, out=mass), out=mass)  # of the likeliest: 1
-        kept = mass >= self._min_p
+        if len(self._scratch.drop) != len(logits):
+            self._scratch = Scratch.of(len(logits))
+        s, steps = self._scratch, self._scratch.steps
+        self._weigh(logits)
+        np.greater_equal(s.mass, self._min_p, out=s.kept)
         if self._top_p < 1.0:
-            np.multiply(drop, BINS_PER_NAT, out=bins, casting="unsafe")
-            kept &= _nucleus(drop, mass, bins, self._top_p)
-        places = np.flatnonzero(kept)
-        steps = mass[places].cumsum(dtype=np.float64)
-        at = int(np.searchsorted(steps, self._random.random() * steps[-1], side="right"))
-        place = int(places[min(at, len(places) - 1)])
+            _keep_nucleus(s, self._top_p)
+        np.multiply(s.mass, s.kept, out=s.mass)
+        np.cumsum(s.mass, out=steps)
+        place = int(np.searchsorted(steps, self._random.random() * steps[-1], side="right"))
+        place = min(place, int(np.searchsorted(steps, steps[-1])))  # a draw rounded up to the end
         return place if ids is None else int(ids[place])
 
-    def _scratch_for(self, count: int) -> Scratch:
-        """Arrays as long as the vocabulary, kept: fresh ones cost more in page faults than use."""
-        if len(self._scratch[0]) != count:
-            empty = np.empty(count, np.float32)
-            self._scratch = empty, empty.copy(), np.empty(count, np.intp)
-        return self._scratch
+    def _weigh(self, logits: NDArray[np.float32]) -> None:
+        """Fill drop and mass: how many nats below the likeliest, and its exponential."""
+        s = self._scratch
+        with np.errstate(over="ignore"):  # a tiny temperature: infinitely far
+            np.subtract(logits.max(), logits, out=s.drop)
+            np.multiply(s.drop, np.float32(min(1 / self._temperature, HIGHEST_SCALE)), out=s.drop)
+        np.minimum(s.drop, NEGLIGIBLE, out=s.drop)
+        np.negative(s.drop, out=s.narrow)
+        s.mass[:] = np.exp(s.narrow, out=s.narrow)
 
 
 def _or(value: T | None, default: T) -> T:
@@ -196,23 +219,21 @@ def _largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
     return at[np.argsort(-values[at], kind="stable")][:count]
 
 
-def _nucleus(
-    drop: NDArray[np.float32], mass: NDArray[np.float32], bins: NDArray[np.intp], top_p: float
-) -> NDArray[np.bool_]:
-    """Mark the likeliest candidates up to the one that reaches top_p of the mass, ties by id.
-
-    bins is drop, cut to whole steps: all but one bin is in or out as a whole.
-    """
-    reached = np.bincount(bins, weights=mass).cumsum()  # mass of all bins up to each
+def _keep_nucleus(s: Scratch, top_p: float) -> None:
+    """Clear `kept` but for the likeliest that together reach top_p of the mass, ties by place."""
+    np.multiply(s.drop, BINS_PER_NAT, out=s.narrow)
+    s.bins[:] = s.narrow  # cut to whole steps: all bins but one are in or out as a whole
+    reached = np.bincount(s.bins, weights=s.mass).cumsum()  # mass of all bins up to each
     target = top_p * reached[-1]
     edge = int(np.searchsorted(reached, target))
-    kept = bins < edge
-    inside = np.flatnonzero(bins == edge)
-    inside = inside[np.argsort(drop[inside], kind="stable")]
+    np.equal(s.bins, edge, out=s.flag)
+    inside = np.flatnonzero(s.flag)
+    inside = inside[np.argsort(s.drop[inside], kind="stable")]
     before = reached[edge - 1] if edge else 0.0
-    needed = int(np.searchsorted(before + mass[inside].cumsum(dtype=np.float64), target)) + 1
-    kept[inside[:needed]] = True
-    return kept
+    needed = int(np.searchsorted(before + s.mass[inside].cumsum(), target)) + 1
+    np.less(s.bins, edge, out=s.flag)
+    s.flag[inside[:needed]] = True
+    np.logical_and(s.kept, s.flag, out=s.kept)
 
 
 def _refuse_non_finite(logits: NDArray[np.float32]) -> None:
