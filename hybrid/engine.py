@@ -104,7 +104,7 @@ class Engine:
         self._timeline: Timeline | None = Timeline(model)
         self._load_s = load_s
         self._last, self._total = Timing(), Timing()
-        self._request = 0
+        self._owner: object = None  # of the timeline: the latest request
 
     @property
     def kv_tokens(self) -> int:
@@ -138,7 +138,7 @@ class Engine:
                 f"logits of {len(ids)} positions need {needed / 1e9:.1f} GB of memory but "
                 f"{free / 1e9:.1f} GB are free; ask for fewer positions"
             )
-        self._request += 1
+        self._owner = object()
         return timeline.all_logits(ids)
 
     def generate(
@@ -166,15 +166,14 @@ class Engine:
         if room < 1:
             maximum = self.config.text.max_position_embeddings
             raise ContextTooLongError(len(ids), self.kv_tokens, maximum)
-        self._request += 1
-        self._last = Timing()
+        timing = self._last = Timing()
         generation = Generation(
             timeline=timeline,
             sampler=Sampler(params, ids, thinking=thinking),
             stop_ids=self.tokenizer.stop_ids,
             max_tokens=min(params.max_tokens or room, room),
-            should_stop=self._watch(self._request, should_stop),
-            timing=self._last,
+            should_stop=self._take_over(should_stop),
+            timing=timing,
         )
         parser = StreamParser(
             self.tokenizer,
@@ -213,7 +212,7 @@ class Engine:
 
     def close(self) -> None:
         """Free the weights; whoever still uses the engine or an answer of it is told so."""
-        self._request += 1
+        self._owner = None
         self._timeline = None
 
     def __enter__(self) -> "Engine":
@@ -227,12 +226,14 @@ class Engine:
             raise RequestError("this engine is closed; load the model again")
         return self._timeline
 
-    def _watch(self, request: int, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """Ask `should_stop`, but first see to it that the timeline still is this request's."""
+    def _take_over(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Make the timeline this request's; returns a `should_stop` that first sees that it is."""
+        owner = object()  # each request its own, so that no two threads can hold the same
+        self._owner = owner
 
         def watch() -> bool:
             self._open()
-            if request != self._request:
+            if self._owner is not owner:
                 raise RequestError(
                     "another request took this engine over; finish one answer before the next"
                 )

@@ -206,6 +206,26 @@ def test_logits_in_between_take_over_too(engine):
         list(answering)
 
 
+def test_a_request_that_comes_while_another_is_prepared_is_its_own(engine, monkeypatch):
+    greedy = SamplingParams(max_tokens=6, temperature=0.0)
+    expected = ids_of(engine.generate([*range(100, 130)], greedy))
+    inner = []
+    prepare = hybrid.engine.Sampler
+
+    def interrupted(*args, **kwargs):
+        if not inner:
+            inner.append(None)
+            inner.append(engine.generate([*range(20, 50)], greedy))
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(hybrid.engine, "Sampler", interrupted)
+    outer = engine.generate([*range(100, 130)], greedy)
+    got = [next(outer)]
+    with pytest.raises(RequestError, match="took this engine over"):
+        next(inner[1])
+    assert ids_of(got + list(outer)) == expected
+
+
 def test_threads_are_told_or_answered_right(engine):
     greedy = SamplingParams(max_tokens=20, temperature=0.0)
     prompts = [[*range(start, start + 30)] for start in (0, 100, 200)]
