@@ -1,39 +1,30 @@
 """Which kernel runs: decided once, by what this CPU can execute and by what was asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-from hybrid.cpu_experts import avx2, kernel, numerics, pool, portable, repack
 from hybrid.cpu_experts import forward as driver
+from hybrid.cpu_experts import isas, kernel, machine_code, numerics, phase, portable, repack
 from hybrid.cpu_experts.compiled import callback, once
 from hybrid.cpu_experts.job import KERNEL, ROWS16
-from hybrid.cpu_experts.simd import host_features
+from hybrid.cpu_experts.rows import direct
+from hybrid.cpu_experts.rows.modes import BF16, MODES, Name
 from hybrid.errors import ConfigError
 from hybrid.progress import Progress, ProgressSink, ignore
 
-Mode = Literal["int8", "bf16"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Isa:
-    features: frozenset[str]  # CPUID features without which it must not even be compiled
-    rows16: dict[str, Any]  # one for each activation mode
-
-
-_ISAS = {  # slowest first
-    "portable": _Isa(frozenset(), {"int8": portable.rows16_int8, "bf16": portable.rows16_bf16}),
-    "avx2": _Isa(frozenset({"avx2"}), {"int8": avx2.rows16_int8, "bf16": avx2.rows16_bf16}),
+PORTABLE = "portable"
+NEVER = 1 << 62
+_ENCODE = {
+    "int8": numerics.encode_int8,
+    "int16": numerics.encode_int16,
+    "bf16": numerics.encode_bf16,
 }
-_ENCODE = {"int8": numerics.encode_int8, "bf16": numerics.encode_bf16}
-GROUP_BYTES = {"int8": numerics.INT8_GROUP_BYTES, "bf16": numerics.BF16_GROUP_BYTES}
 
 
-@cache
 def available_isas() -> tuple[str, ...]:
     """Instruction sets that this host can execute, slowest first."""
-    return tuple(name for name, isa in _ISAS.items() if isa.features <= host_features())
+    return (PORTABLE, *(isas.executable() if machine_code.supported() else ()))
 
 
 def select(isa: str | None) -> str:
@@ -45,25 +36,37 @@ def select(isa: str | None) -> str:
     return isa
 
 
-def select_mode(activation: str) -> Mode:
+def select_mode(activation: str) -> Name:
     """The activation mode to use; "auto" is int8."""
-    if activation in ("auto", "int8"):
-        return "int8"
-    if activation == "bf16":
-        return "bf16"
-    raise ConfigError(f"activation is {activation!r}; the modes are auto, int8 and bf16")
+    name = "int8" if activation == "auto" else activation
+    if name not in MODES:
+        raise ConfigError(f"activation is {activation!r}; the modes are auto, {', '.join(MODES)}")
+    return MODES[name].name
+
+
+def biased_from(isa: str, mode: Name) -> int:
+    """Rows of one expert from which on its kernel wants codes + 128 (rows/modes.py)."""
+    biased = isa != PORTABLE and isas.ISAS[isa].many.biased and MODES[mode] is not BF16
+    return direct.MAX_ROWS + 1 if biased else NEVER
 
 
 @once
-def compiled_kernel(mode: Mode) -> Any:
+def compiled_kernel(mode: Name) -> Any:
     """The C function kernel(job, unit, worker) of an activation mode, for every instruction set."""
-    return callback(f"kernel-{mode}", KERNEL, kernel.build(_ENCODE[mode]))
+    return callback(f"kernel-{mode}", KERNEL, kernel.build(_ENCODE[mode], MODES[mode].planes))
 
 
 @once
-def compiled_rows16(isa: str, mode: Mode) -> Any:
-    """The C function rows16(...) of an instruction set."""
-    return callback(f"rows16-{isa}-{mode}", ROWS16, _ISAS[isa].rows16[mode])
+def rows16(isa: str, mode: Name) -> int:
+    """Address of the C function rows16(...) of an instruction set."""
+    if isa != PORTABLE:
+        return machine_code.rows16(isa, mode)
+    return int(_portable(mode).address)
+
+
+@once
+def _portable(mode: Name) -> Any:
+    return callback(f"rows16-portable-{mode}", ROWS16, portable.ROWS16[mode])
 
 
 def warm_up(
@@ -74,9 +77,11 @@ def warm_up(
     steps: list[Callable[[], Any]] = [
         repack.repack,
         driver.forward,
-        pool.work_loop,
+        phase.lead,
+        phase.work_loop,
+        phase.stop_workers,
         partial(compiled_kernel, mode),
-        *(partial(compiled_rows16, each, mode) for each in dict.fromkeys(("portable", name))),
+        *(partial(rows16, each, mode) for each in dict.fromkeys((PORTABLE, name))),
     ]
     progress(Progress("kernels", 0, len(steps), "kernels"))
     for done, step in enumerate(steps, 1):

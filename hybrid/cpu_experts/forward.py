@@ -1,6 +1,7 @@
 """One routed-expert layer over a batch: one call of compiled code, from ids to the combined output.
 
-    check ids -> for each chunk of tokens: sort pairs by expert -> ENCODE, GATE_UP, DOWN, COMBINE
+    check ids -> for each chunk of tokens: sort pairs by expert -> ENCODE, GATE_UP
+                   -> for each stripe of columns: DOWN, COMBINE
 
 Returns (status, value): OK, or what is wrong with the request and the value seen. Nothing is
 written to `out` unless the status is OK.
@@ -15,20 +16,22 @@ from numba import carray, types
 from hybrid.cpu_experts.compiled import function, inlined, once
 from hybrid.cpu_experts.job import (
     CHUNK_TOKENS,
+    COMBINE,
+    DOWN,
     ENCODE,
-    PHASES,
+    GATE_UP,
     cut_scratch,
     job_at,
     layer_at,
 )
-from hybrid.cpu_experts.kernel import units_of
+from hybrid.cpu_experts.kernel import bound_units, shared_units
 from hybrid.cpu_experts.native import (
     call_kernel,
     load_i32,
     load_u8,
     store_i32,
 )
-from hybrid.cpu_experts.pool import parallel
+from hybrid.cpu_experts.phase import parallel, parallel_by_node
 
 OK, BAD_ID, NOT_READY, MORE_SCRATCH = range(4)
 
@@ -55,7 +58,7 @@ def _sort_pairs(job, n_experts, ids):
         expert = load_i32(ids, slot)
         if expert >= 0:
             store_i32(job.cursor, expert, load_i32(job.cursor, expert) + 1)
-    pairs, segments = 0, 0
+    pairs, segments, longest = 0, 0, 0
     for expert in range(n_experts):
         count = load_i32(job.cursor, expert)
         if count > 0:
@@ -64,6 +67,7 @@ def _sort_pairs(job, n_experts, ids):
             segments += 1
         store_i32(job.cursor, expert, pairs)
         pairs += count
+        longest = max(longest, count)
     store_i32(job.first, segments, pairs)
     for slot in range(slots):
         expert, pair = load_i32(ids, slot), -1
@@ -74,18 +78,43 @@ def _sort_pairs(job, n_experts, ids):
             store_i32(job.itself, pair, pair)
         store_i32(job.place, slot, pair)
     job.segments = segments
+    job.biased = 1 if longest >= job.biased_from else 0
+
+
+@inlined
+def _run_shared(layer, job, address, state, alone, phase):
+    """A phase whose units any thread may take."""
+    job.phase = phase
+    units = shared_units(job, phase)
+    if alone or (phase == ENCODE and units < 4):
+        for unit in range(units):
+            call_kernel(layer.kernel, address, unit, 0)
+    else:
+        parallel(state, layer.kernel, address, units)
+
+
+@inlined
+def _run_bound(layer, job, address, state, alone, phase):
+    """A phase whose units read weights: threads begin with those of their own node."""
+    job.phase = phase
+    units = bound_units(job, phase)
+    if alone:
+        for unit in range(units):
+            call_kernel(layer.kernel, address, unit, 0)
+    elif job.nodes == 1:
+        parallel(state, layer.kernel, address, units)
+    else:
+        parallel_by_node(state, layer.kernel, address, job.bounds)
 
 
 @inlined
 def _run_phases(layer, job, address, state, alone):
-    for phase in range(len(PHASES)):
-        job.phase = phase
-        units = units_of(job, phase)
-        if alone or (phase == ENCODE and units < 4):
-            for unit in range(units):
-                call_kernel(layer.kernel, address, unit, 0)
-        else:
-            parallel(state, layer.kernel, address, units)
+    _run_shared(layer, job, address, state, alone, ENCODE)
+    _run_bound(layer, job, address, state, alone, GATE_UP)
+    for column in range(0, job.hidden, job.stripe):
+        job.column, job.columns = column, min(job.stripe, job.hidden - column)
+        _run_bound(layer, job, address, state, alone, DOWN)
+        _run_shared(layer, job, address, state, alone, COMBINE)
 
 
 def _forward(layer_address, job_address, x, ids, weights, out, pool, alone):
@@ -94,9 +123,10 @@ def _forward(layer_address, job_address, x, ids, weights, out, pool, alone):
     status, value = _check_ids(layer, ids.ctypes.data, tokens * k)
     if status != OK:
         return status, value
-    job.records, job.record_bytes = layer.records, layer.record_bytes
+    job.shards, job.nodes = layer.shards, layer.nodes
     job.hidden, job.intermediate = layer.hidden, layer.intermediate
     job.group_bytes, job.rows16, job.k = layer.group_bytes, layer.rows16, k
+    job.biased_from = layer.biased_from
     job.tokens = min(tokens, CHUNK_TOKENS)
     needed = cut_scratch(job, layer.n_experts, workers, scratch)
     if needed > capacity:

@@ -5,9 +5,13 @@ expert's weights are read once for all its tokens; `segment` s is expert[s] with
 first[s] ... first[s+1]-1. Every part of the scratch starts on a cache line:
 
     x_rows [tokens]     encoded activations        token_of [pairs]    row of x_rows a pair reads
-    h_rows [pairs]      encoded silu(gate) * up    itself   [pairs]    0, 1, 2 ...: row of h_rows
-    o      [pairs, hidden] float32                 place    [tokens*k] the pair of a slot, or -1
-    per worker: two tiles of [TOKENS, 32] float32  expert, first, cursor: the segments
+    x_biased [tokens]   the same, codes + 128      itself   [pairs]    0, 1, 2 ...: row of h_rows
+    h_rows [pairs]      encoded silu(gate) * up    place    [tokens*k] the pair of a slot, or -1
+    o      [pairs, columns] float32                expert, first, cursor: the segments
+    per worker: a tile of [MAX_ROWS, 64] float32                  bounds: the units of each node
+
+`columns` is a stripe of the hidden size: DOWN and COMBINE go through the stripes one after another,
+so that o stays small however long the batch is.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 # ruff: noqa: ANN001, ANN201 (numba infers the types)
@@ -17,18 +21,21 @@ from numba import from_dtype, types
 
 from hybrid.cpu_experts.compiled import inlined
 from hybrid.cpu_experts.native import pointer_to
+from hybrid.cpu_experts.record import ROWS
+from hybrid.cpu_experts.rows.kernel import MAX_ROWS, WIDE
 
-TOKENS = 16  # tokens that meet a weight block while it is in the core's cache
-CHUNK_TOKENS = 512  # a longer batch is worked off in chunks, so that scratch stays bounded
-WORKER_BYTES = 2 * TOKENS * 32 * 4
-ENCODE, GATE_UP, DOWN, COMBINE = PHASES = tuple(range(4))
+CHUNK_TOKENS = 2048  # a longer batch is worked off in chunks, so that scratch stays bounded
+STRIPE_BYTES = 64 << 20  # of o
+STRIPE_GRAIN = 256  # columns: a stripe is a multiple, so that DOWN units do not straddle
+WORKER_BYTES = MAX_ROWS * WIDE * ROWS * 4
+ENCODE, GATE_UP, DOWN, COMBINE = range(4)
 
 LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "records",  # address of [n_experts, record_bytes]
-            "record_bytes",
+            "shards",  # address of [nodes] SHARD
+            "nodes",  # 1, or the pool's
             "n_experts",
             "hidden",
             "intermediate",
@@ -36,6 +43,21 @@ LAYER = np.dtype(
             "group_bytes",  # one encoded group of 32 activations
             "kernel",  # address of void(job, unit, worker): kernel.py
             "rows16",  # address of the instruction set's own part
+            "biased_from",  # rows of a segment from which on it wants biased codes
+        )
+    ]
+)
+
+SHARD = np.dtype(  # shards.py
+    [
+        (name, np.int64)
+        for name in (
+            "records",  # address of [n_experts, record_bytes]
+            "record_bytes",
+            "gate",  # first group of 32 intermediate rows
+            "gates",
+            "down",  # first row block of the output
+            "downs",
         )
     ]
 )
@@ -46,19 +68,27 @@ JOB = np.dtype(
         for name in (
             "phase",
             "rows16",
-            "records",
-            "record_bytes",
+            "shards",
+            "nodes",
+            "bounds",  # [nodes + 1]: the phase's units by node
             "hidden",
             "intermediate",
             "group_bytes",
+            "biased_from",
+            "biased",  # 1 if some segment is that long
+            "x_stride",  # bytes from one encoded row to the next
+            "h_stride",
+            "column",  # first of the stripe
+            "columns",  # of the stripe
+            "stripe",  # columns of a full stripe: row length of o
             "tokens",
             "k",
-            "pairs",
             "segments",
             "x",  # [tokens, hidden] float32
             "weights",  # [tokens, k] float32
             "out",  # [tokens, hidden] float32
             "x_rows",
+            "x_biased",
             "h_rows",
             "o",
             "token_of",
@@ -71,10 +101,11 @@ JOB = np.dtype(
         )
     ]
 )
-Layer, Job = from_dtype(LAYER), from_dtype(JOB)
-layer_at, job_at = pointer_to(Layer), pointer_to(Job)
+Layer, Job, Shard = from_dtype(LAYER), from_dtype(JOB), from_dtype(SHARD)
+layer_at, job_at, shard_at = pointer_to(Layer), pointer_to(Job), pointer_to(Shard)
+SHARD_BYTES = SHARD.itemsize
 KERNEL = types.void(types.CPointer(Job), types.intp, types.intp)  # (job, unit, worker)
-ROWS16 = types.void(*[types.intp] * 8)  # block, groups, acts, stride, rows, n, out, out_stride
+ROWS16 = types.void(*[types.intp] * 8)  # block, blocks, groups, acts, stride, index, n, out
 
 
 @inlined
@@ -84,16 +115,29 @@ def lines(nbytes):
 
 
 @inlined
+def row_stride(inputs, group_bytes):
+    """Bytes of an encoded row: an odd number of lines, so that rows do not share cache sets."""
+    return ((inputs // 32 * group_bytes + 63) // 64 | 1) * 64
+
+
+@inlined
 def cut_scratch(job, n_experts, workers, base):
     """Set the scratch addresses of `job` for its sizes; return the bytes needed."""
     pairs = job.tokens * job.k
+    job.x_stride = row_stride(job.hidden, job.group_bytes)
+    job.h_stride = row_stride(job.intermediate, job.group_bytes)
+    fit = STRIPE_BYTES // (4 * max(1, pairs)) // STRIPE_GRAIN * STRIPE_GRAIN
+    job.stripe = min(job.hidden, max(fit, STRIPE_GRAIN))
     at = base
     job.x_rows = at
-    at += lines(job.tokens * (job.hidden // 32) * job.group_bytes)
+    at += job.tokens * job.x_stride
+    job.x_biased = at
+    if pairs >= job.biased_from:
+        at += job.tokens * job.x_stride
     job.h_rows = at
-    at += lines(pairs * (job.intermediate // 32) * job.group_bytes)
+    at += pairs * job.h_stride
     job.o = at
-    at += lines(pairs * job.hidden * 4)
+    at += lines(pairs * job.stripe * 4)
     job.token_of = at
     at += lines(pairs * 4)
     job.itself = at
@@ -106,6 +150,8 @@ def cut_scratch(job, n_experts, workers, base):
     at += lines((n_experts + 1) * 4)
     job.cursor = at
     at += lines(n_experts * 4)
+    job.bounds = at
+    at += lines((job.nodes + 1) * 8)
     job.tiles = at
     at += workers * WORKER_BYTES
     return at - base

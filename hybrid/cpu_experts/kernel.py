@@ -1,14 +1,14 @@
 """The shape of the computation, written once; an instruction set brings only its `rows16`.
 
-    ENCODE    unit = token                    x row -> encoded activation row
-    GATE_UP   unit = expert x 32 rows         gate, up of these rows -> silu(gate) * up -> encoded
-    DOWN      unit = expert x up to 64 rows   encoded row -> o[pair]
-    COMBINE   unit = token x 2048 columns     out = sum, in slot order, of weight * o[pair]
+    ENCODE    unit = token                     x row -> encoded activation row, biased too if needed
+    GATE_UP   unit = expert x 32 rows          gate, up of these rows -> silu(gate) * up -> encoded
+    DOWN      unit = expert x up to 256 rows   encoded row -> o[pair], columns of the stripe
+    COMBINE   unit = token x 1024 columns      out = sum, in slot order, of weight * o[pair]
 
 32 intermediate rows are one quantisation group of h, so a GATE_UP unit finishes its group without
-asking another unit. `rows16(block, groups, acts, stride, rows, n, out, out_stride)`, called by
-address, computes the 16 output rows of one weight block for the n activation rows whose numbers
-`rows` lists; each result depends on that activation row and that block alone.
+asking another unit. Units of GATE_UP and DOWN are numbered node by node (shards.py), so that each
+node's threads read their own memory. `rows16`, called by address, is what rows/ describes; each
+result depends on that activation row and that block alone.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 # ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
@@ -20,118 +20,185 @@ import numpy as np
 from numba import carray
 
 from hybrid.cpu_experts.compiled import inlined
-from hybrid.cpu_experts.job import DOWN, ENCODE, GATE_UP, TOKENS, WORKER_BYTES
-from hybrid.cpu_experts.native import call_rows16, load_f32, load_i32
-from hybrid.cpu_experts.numerics import swiglu_group
-from hybrid.cpu_experts.record import GROUP_BYTES, SCALE_BYTES
+from hybrid.cpu_experts.job import (
+    DOWN,
+    ENCODE,
+    GATE_UP,
+    SHARD_BYTES,
+    WORKER_BYTES,
+    shard_at,
+)
+from hybrid.cpu_experts.native import call_rows16, load_f32, load_i32, load_i64, store_i64
+from hybrid.cpu_experts.numerics import bias_codes, swiglu_group
+from hybrid.cpu_experts.record import ROWS, STRIDE
+from hybrid.cpu_experts.rows.kernel import MAX_ROWS, WIDE
 from hybrid.cpu_experts.simd import add, load_f32x8, mul, splat_f32, store_f32x8
 
-DOWN_BLOCKS = 4  # row blocks of one DOWN unit
-COLUMNS = 2048  # columns of one COMBINE unit
-TILE_STRIDE = 32 * 4  # bytes between the tokens of a worker's tile
-BLOCK_BYTES_PER_GROUP = GROUP_BYTES + SCALE_BYTES
+DOWN_BLOCKS = 16  # row blocks of one DOWN unit
+COLUMNS = 1024  # columns of one COMBINE unit
+BLOCK_FLOATS = ROWS * 4  # bytes of one row's results of a block
 ZERO = np.float32(0.0)
 
 
 @inlined
-def units_of(job, phase):
-    """Number of units of a phase."""
-    if phase == ENCODE:
-        return job.tokens
-    if phase == GATE_UP:
-        return job.segments * (job.intermediate // 32)
-    if phase == DOWN:
-        return job.segments * _down_units(job)
-    return job.tokens * _column_units(job)
+def shared_units(job, phase):
+    """Number of units of a phase that belongs to no node: ENCODE or COMBINE."""
+    return job.tokens if phase == ENCODE else job.tokens * _column_units(job)
 
 
 @inlined
-def _down_units(job):
-    return (job.hidden // 16 + DOWN_BLOCKS - 1) // DOWN_BLOCKS
+def bound_units(job, phase):
+    """Set `bounds` for GATE_UP or DOWN: node k has units bounds[k] ... bounds[k + 1] - 1."""
+    total = 0
+    store_i64(job.bounds, 0, total)
+    for node in range(job.nodes):
+        shard = carray(shard_at(job.shards + node * SHARD_BYTES), 1)[0]
+        if phase == GATE_UP:
+            total += job.segments * shard.gates
+        else:
+            first, last = _stripe_blocks(job, shard)
+            total += job.segments * _down_units(first, last)
+        store_i64(job.bounds, node + 1, total)
+    return total
+
+
+@inlined
+def _node_of(job, unit):
+    node = 0
+    while unit >= load_i64(job.bounds, node + 1):
+        node += 1
+    return node
+
+
+@inlined
+def _stripe_blocks(job, shard):
+    """The shard's row blocks of the output that lie in the stripe."""
+    first = max(shard.down, job.column // ROWS)
+    last = min(shard.down + shard.downs, (job.column + job.columns) // ROWS)
+    return first, max(first, last)
+
+
+@inlined
+def _down_units(first, last):
+    return (last - first + DOWN_BLOCKS - 1) // DOWN_BLOCKS
 
 
 @inlined
 def _column_units(job):
-    return (job.hidden + COLUMNS - 1) // COLUMNS
+    return (job.columns + COLUMNS - 1) // COLUMNS
 
 
 @inlined
-def _encode_row(encode, job, token):
+def _encode_row(encode, planes, job, token):
     source = job.x + token * job.hidden * 4
-    row = job.x_rows + token * (job.hidden // 32) * job.group_bytes
+    row = job.x_rows + token * job.x_stride
+    biased = job.x_biased + token * job.x_stride
     for group in range(job.hidden // 32):
-        encode(source + group * 128, row + group * job.group_bytes)
+        at = group * job.group_bytes
+        encode(source + group * 128, row + at)
+        if job.biased:
+            encode(source + group * 128, biased + at)
+            bias_codes(biased + at, planes)
 
 
 @inlined
-def _gate_up(encode, job, unit, worker):
-    groups, h_groups = job.hidden // 32, job.intermediate // 32
-    segment, h_group = unit // h_groups, unit % h_groups
-    block_bytes = groups * BLOCK_BYTES_PER_GROUP
-    block = job.records + load_i32(job.expert, segment) * job.record_bytes
-    block += h_group * 4 * block_bytes  # gate, up, gate, up
-    gate = job.tiles + worker * WORKER_BYTES
-    up = gate + WORKER_BYTES // 2
-    acts, stride = job.x_rows, groups * job.group_bytes
-    end = load_i32(job.first, segment + 1)
-    for pair in range(load_i32(job.first, segment), end, TOKENS):
-        n = min(TOKENS, end - pair)
-        rows = job.token_of + pair * 4
-        for quarter in range(4):
-            tile = (up if quarter % 2 else gate) + quarter // 2 * 64
-            at = block + quarter * block_bytes
-            call_rows16(job.rows16, at, groups, acts, stride, rows, n, tile, TILE_STRIDE)
+def _calls(pairs):
+    """Calls of at most MAX_ROWS pairs."""
+    return (pairs + MAX_ROWS - 1) // MAX_ROWS
+
+
+@inlined
+def _part(first, end, call):
+    """First pair and number of pairs of one of the calls: as even as can be, none nearly empty."""
+    calls = _calls(end - first)
+    pair = first + (end - first) * call // calls
+    return pair, first + (end - first) * (call + 1) // calls - pair
+
+
+@inlined
+def _gate_up(encode, planes, job, unit, worker):
+    node, groups = _node_of(job, unit), job.hidden // 32
+    shard = carray(shard_at(job.shards + node * SHARD_BYTES), 1)[0]
+    unit -= load_i64(job.bounds, node)
+    segment, at = unit // shard.gates, unit % shard.gates
+    h_group = shard.gate + at
+    block = shard.records + load_i32(job.expert, segment) * shard.record_bytes
+    block += at * WIDE * groups * STRIDE  # gate, up, gate, up
+    tile = job.tiles + worker * WORKER_BYTES
+    first, end = load_i32(job.first, segment), load_i32(job.first, segment + 1)
+    biased = end - first >= job.biased_from
+    acts = job.x_biased if biased else job.x_rows
+    for call in range(_calls(end - first)):
+        pair, n = _part(first, end, call)
+        index = job.token_of + pair * 4
+        call_rows16(job.rows16, block, WIDE, groups, acts, job.x_stride, index, n, tile)
         for i in range(n):
-            tile = gate + i * TILE_STRIDE
-            swiglu_group(tile, up + i * TILE_STRIDE)
-            encode(tile, job.h_rows + ((pair + i) * h_groups + h_group) * job.group_bytes)
+            h = job.h_rows + (pair + i) * job.h_stride + h_group * job.group_bytes
+            swiglu_group(tile + i * WIDE * BLOCK_FLOATS)
+            encode(tile + i * WIDE * BLOCK_FLOATS, h)
+            if biased:
+                bias_codes(h, planes)
 
 
 @inlined
-def _down(job, unit):
-    groups = job.intermediate // 32
-    segment, chunk = unit // _down_units(job), unit % _down_units(job)
-    block_bytes = groups * BLOCK_BYTES_PER_GROUP
-    gate_up_bytes = job.intermediate // 8 * (job.hidden // 32) * BLOCK_BYTES_PER_GROUP
-    record = job.records + load_i32(job.expert, segment) * job.record_bytes
-    acts, stride, out_stride = job.h_rows, groups * job.group_bytes, job.hidden * 4
+def _down(job, unit, worker):
+    node, groups = _node_of(job, unit), job.intermediate // 32
+    shard = carray(shard_at(job.shards + node * SHARD_BYTES), 1)[0]
+    first, last = _stripe_blocks(job, shard)
+    unit -= load_i64(job.bounds, node)
+    segment, chunk = unit // _down_units(first, last), unit % _down_units(first, last)
+    down = shard.records + load_i32(job.expert, segment) * shard.record_bytes
+    down += shard.gates * WIDE * (job.hidden // 32) * STRIDE
     start, end = load_i32(job.first, segment), load_i32(job.first, segment + 1)
-    last = min((chunk + 1) * DOWN_BLOCKS, job.hidden // 16)
-    for index in range(chunk * DOWN_BLOCKS, last):
-        block = record + gate_up_bytes + index * block_bytes
-        for pair in range(start, end, TOKENS):
-            n = min(TOKENS, end - pair)
-            out = job.o + pair * out_stride + index * 64
+    first += chunk * DOWN_BLOCKS
+    last = min(first + DOWN_BLOCKS, last)
+    tile = job.tiles + worker * WORKER_BYTES
+    for index in range(first, last, WIDE):
+        blocks = min(WIDE, last - index)
+        block = down + (index - shard.down) * groups * STRIDE
+        for call in range(_calls(end - start)):
+            pair, n = _part(start, end, call)
             rows = job.itself + pair * 4
-            call_rows16(job.rows16, block, groups, acts, stride, rows, n, out, out_stride)
+            call_rows16(job.rows16, block, blocks, groups, job.h_rows, job.h_stride, rows, n, tile)
+            _copy_out(job, tile, pair, n, index * ROWS - job.column, blocks)
+
+
+@inlined
+def _copy_out(job, tile, pair, n, column, blocks):
+    """Totals from a tile to o. They grow in the tile because the rows of o collide in L1."""
+    for i in range(n):
+        source = tile + i * blocks * BLOCK_FLOATS
+        target = job.o + ((pair + i) * job.stripe + column) * 4
+        for at in range(0, blocks * BLOCK_FLOATS, 32):
+            store_f32x8(target, at, load_f32x8(source, at))
 
 
 @inlined
 def _combine(job, unit):
     token, column = unit // _column_units(job), unit % _column_units(job) * COLUMNS
-    width = min(COLUMNS, job.hidden - column)
-    out = job.out + (token * job.hidden + column) * 4
+    width = min(COLUMNS, job.columns - column)
+    out = job.out + (token * job.hidden + job.column + column) * 4
     for at in range(0, width * 4, 32):
         total = splat_f32(ZERO)
         for slot in range(token * job.k, (token + 1) * job.k):
             pair = load_i32(job.place, slot)
             if pair >= 0:
-                o = load_f32x8(job.o, (pair * job.hidden + column) * 4 + at)
+                o = load_f32x8(job.o, (pair * job.stripe + column) * 4 + at)
                 total = add(total, mul(splat_f32(load_f32(job.weights, slot)), o))
         store_f32x8(out, at, total)
 
 
-def build(encode: Any) -> Callable[..., None]:
-    """Return the body of `void kernel(job, unit, worker)` for one activation mode's `encode`."""
+def build(encode: Any, planes: int) -> Callable[..., None]:
+    """Return the body of `void kernel(job, unit, worker)` for one activation mode."""
 
     def kernel(pointer, unit, worker):
         job = carray(pointer, 1)[0]
         if job.phase == ENCODE:
-            _encode_row(encode, job, unit)
+            _encode_row(encode, planes, job, unit)
         elif job.phase == GATE_UP:
-            _gate_up(encode, job, unit, worker)
+            _gate_up(encode, planes, job, unit, worker)
         elif job.phase == DOWN:
-            _down(job, unit)
+            _down(job, unit, worker)
         else:
             _combine(job, unit)
 

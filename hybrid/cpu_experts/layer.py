@@ -9,17 +9,20 @@ below, addresses are trusted.
 """
 
 import operator
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid.cpu_experts import arena, dispatch, forward
+from hybrid.cpu_experts import dispatch, forward
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.job import JOB, LAYER
+from hybrid.cpu_experts.job import JOB, LAYER, SHARD
 from hybrid.cpu_experts.pool import shared_pool
 from hybrid.cpu_experts.record import GROUP, ROWS, RecordShape
 from hybrid.cpu_experts.repack import repack
+from hybrid.cpu_experts.rows.modes import MODES
+from hybrid.cpu_experts.shards import Shard, allocate, whole
 from hybrid.errors import ConfigError, RequestError
 from hybrid.model_files import shown
 
@@ -47,8 +50,10 @@ class ExpertLayer:
         activation: str = "int8",
         *,
         records: NDArray[np.uint8] | None = None,
+        shards: Sequence[Shard] = (),
     ) -> None:
-        """`records` [n_experts, record_bytes] is the caller's memory, kept alive by the layer."""
+        """Records lie in memory of the layer's own, by rows on the NUMA nodes that compute them, or
+        in `shards` that shards.allocate made, or whole in `records` [n_experts, record_bytes]."""
         self.shape = RecordShape(_whole("hidden", hidden), _whole("intermediate", intermediate))
         self.record_bytes = self.shape.nbytes
         self.n_experts = _within("n_experts", n_experts, MAX_EXPERTS)
@@ -56,19 +61,18 @@ class ExpertLayer:
         self.threads = _within("threads", cores, MAX_THREADS)
         self.isa = dispatch.select(isa)
         self.activation = dispatch.select_mode(activation)
-        self.records = self._allocate() if records is None else self._adopt(records)
-        self._ready = np.zeros(self.n_experts, np.uint8)
         self._pool = shared_pool(self.threads)
+        if records is not None:
+            shards = (whole(self.shape, self._checked_records(records)),)
+        self.shards = tuple(shards) or allocate(self.shape, self.n_experts, self._pool.shares)
+        self._ready = np.zeros(self.n_experts, np.uint8)
+        self._table = self._describe_shards()
         self._layer = self._describe()
         self._job = np.zeros(1, JOB)
         self._forward = forward.forward()
         self._addresses = self._layer.ctypes.data, self._job.ctypes.data
 
-    def _allocate(self) -> NDArray[np.uint8]:
-        memory = arena.allocate(self.n_experts * self.record_bytes)
-        return memory.reshape(self.n_experts, self.record_bytes)
-
-    def _adopt(self, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _checked_records(self, records: NDArray[np.uint8]) -> NDArray[np.uint8]:
         want = (self.n_experts, self.record_bytes)
         if not _is_array(records, np.uint8, want):
             raise ConfigError(f"records is {_kind(records)}; this layer needs uint8 {want}")
@@ -76,17 +80,32 @@ class ExpertLayer:
             raise ConfigError("records must be contiguous and writable")
         return records
 
+    @property
+    def records(self) -> NDArray[np.uint8]:
+        """[n_experts, record_bytes] where records are whole: on a machine with one NUMA node."""
+        if len(self.shards) > 1:
+            raise ConfigError(f"records lie on {len(self.shards)} NUMA nodes; see `shards`")
+        return self.shards[0].records
+
+    def _describe_shards(self) -> NDArray[np.void]:
+        table = np.zeros(len(self.shards), SHARD)
+        for row, shard in zip(table, self.shards, strict=True):
+            row["records"], row["record_bytes"] = shard.records.ctypes.data, shard.records.shape[1]
+            row["gate"], row["gates"] = shard.gates.start, len(shard.gates)
+            row["down"], row["downs"] = shard.downs.start, len(shard.downs)
+        return table
+
     def _describe(self) -> NDArray[np.void]:
         layer = np.zeros(1, LAYER)
-        layer["records"] = self.records.ctypes.data
-        layer["record_bytes"] = self.record_bytes
+        layer["shards"], layer["nodes"] = self._table.ctypes.data, len(self._table)
         layer["n_experts"] = self.n_experts
         layer["hidden"] = self.shape.hidden
         layer["intermediate"] = self.shape.intermediate
         layer["ready"] = self._ready.ctypes.data
-        layer["group_bytes"] = dispatch.GROUP_BYTES[self.activation]
+        layer["group_bytes"] = MODES[self.activation].group_bytes
         layer["kernel"] = dispatch.compiled_kernel(self.activation).address
-        layer["rows16"] = dispatch.compiled_rows16(self.isa, self.activation).address
+        layer["rows16"] = dispatch.rows16(self.isa, self.activation)
+        layer["biased_from"] = dispatch.biased_from(self.isa, self.activation)
         return layer
 
     def set_expert(self, e: int, *, gate: Int4, up: Int4, down: Int4) -> None:
@@ -102,18 +121,17 @@ class ExpertLayer:
                 f"expert {_seen(e)} of a layer with {self.n_experts} experts", param="e"
             )
         hidden, intermediate = self.shape.hidden, self.shape.intermediate
-        at = self.records.ctypes.data + index * self.record_bytes
-        block = self.shape.gate_block_bytes
-        down_at, down_block = at + self.shape.down_offset, self.shape.down_block_bytes
-        matrices = (
-            _checked("gate", gate, intermediate, hidden),
-            _checked("up", up, intermediate, hidden),
-            _checked("down", down, hidden, intermediate),
-        )
-        places = ((at, 2 * block), (at + block, 2 * block), (down_at, down_block))
-        for (packed, scale), (target, stride) in zip(matrices, places, strict=True):
-            rows, groups = scale.shape
-            repack()(packed.ctypes.data, scale.ctypes.data, rows // ROWS, groups, target, stride)
+        gate = _checked("gate", gate, intermediate, hidden)
+        up = _checked("up", up, intermediate, hidden)
+        down = _checked("down", down, hidden, intermediate)
+        for shard in self.shards:
+            at = shard.records.ctypes.data + index * shard.records.shape[1]
+            block, down_block = self.shape.gate_block_bytes, self.shape.down_block_bytes
+            rows = range(shard.gates.start * GROUP, shard.gates.stop * GROUP)
+            _place(gate, rows, at, 2 * block)
+            _place(up, rows, at + block, 2 * block)
+            rows = range(shard.downs.start * ROWS, shard.downs.stop * ROWS)
+            _place(down, rows, at + shard.down_at(self.shape), down_block)
         self._ready[index] = 1
 
     def forward(
@@ -174,6 +192,7 @@ class ExpertLayer:
                 scratch = pool.scratch
                 memory = pool.state, self.threads, scratch.address, scratch.nbytes
                 status, value = self._forward(*self._addresses, x, ids, weights, out, memory, alone)
+                pool.check()
                 if status != forward.MORE_SCRATCH:
                     return status, value
                 pool.grow_scratch(value)
@@ -186,6 +205,14 @@ class ExpertLayer:
         return RequestError(
             f"expert id {expert} is out of range; ids are -1 ... {self.n_experts - 1}", "expert_ids"
         )
+
+
+def _place(matrix: Int4, rows: range, target: int, stride: int) -> None:
+    """Repack some rows of a checked matrix; row blocks go to the target, `stride` bytes apart."""
+    packed, scale = (part[rows.start : rows.stop] for part in matrix)
+    groups = scale.shape[1]
+    addresses = packed.ctypes.data, scale.ctypes.data
+    repack()(*addresses, len(rows) // ROWS, groups, target, stride)
 
 
 def _whole(name: str, value: object) -> int:

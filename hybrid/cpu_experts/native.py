@@ -176,15 +176,15 @@ def call_rows16(
     typing: Any,
     function: Any,
     block: Any,
+    blocks: Any,
     groups: Any,
     acts: Any,
     stride: Any,
-    rows: Any,
+    index: Any,
     n: Any,
     out: Any,
-    out_stride: Any,
 ) -> Any:
-    """Call the C function rows16(block, groups, ...) by its address."""
+    """Call the C function rows16(block, blocks, ...) by its address."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _call(builder, args[0], args[1:])

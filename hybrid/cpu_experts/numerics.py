@@ -1,34 +1,35 @@
 """The arithmetic that every kernel shares, written once over SIMD values.
 
 Each operation is rounded to float32 on its own and nothing is fused, so plain numpy float32
-reproduces every bit. An activation row is stored as its groups of 32, one after another:
+reproduces every bit. An activation row is stored as its groups of 32, one after another, as
+rows/modes.py draws them.
 
-    int8   32 codes (1 B each) | scale (float32) | 8 * sum of codes (int32)        40 B a group
-    bf16   32 values rounded to bf16, kept as float32                              128 B a group
-
-int8: scale = max|x| / 127, code = round-half-even(x / scale) by true division. The sum is what
+int8, int16: scale = max|x| / L with L = 127 or 32,639 = 127 * 256 + 127, code = round-half-even(x /
+scale) by true division; an int16 code is 256 * high + low with both bytes signed. The sum is what
 the nibbles' offset adds to a dot product: dot(nibble - 8, c) = dot(nibble, c) - 8 * sum(c).
 
 Inputs that are not ordinary:
-  zero group             scale 0, codes 0; also where max|x| / 127 rounds to 0 (max|x| < 9e-44)
-  subnormal scale        x / scale may exceed 127: codes are clamped to +-127
-  infinity or NaN        int8: the group's scale is NaN and its codes 0, so all outputs of that
+  zero group             scale 0, codes 0; also where max|x| / L rounds to 0 (int8: max|x| < 9e-44)
+  subnormal scale        x / scale may exceed L: codes are clamped to +-L
+  infinity or NaN        integers: the group's scale is NaN and its codes 0, so all outputs of that
                          token are NaN and no other token's; bf16: IEEE arithmetic takes its course
   silu(gate)             the gate is clamped to >= -87 and exp's argument to [-87, 87]: no overflow,
                          silu(-inf) = -1.4e-36, silu(+inf) = +inf, silu(NaN) = NaN
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: ANN001, ANN201 (numba infers the types)
+# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
 
 import numpy as np
 
 from hybrid.cpu_experts.compiled import inlined
 from hybrid.cpu_experts.native import float_of, store_f32, store_i32
+from hybrid.cpu_experts.rows.modes import INT8, INT16
 from hybrid.cpu_experts.simd import (
     add,
     at_least,
     at_most,
     bit_and,
+    bit_xor,
     bits_of,
     div,
     floats_of,
@@ -49,11 +50,10 @@ from hybrid.cpu_experts.simd import (
     unless_nan,
 )
 
-INT8_GROUP_BYTES, BF16_GROUP_BYTES = 40, 128
-SCALE_AT, OFFSET_AT = 32, 36  # inside an int8 group
-
+_INT8_SCALE, _INT8_OFFSET = INT8.scale_at, INT8.offset_at
+_INT16_SCALE, _INT16_OFFSET = INT16.scale_at, INT16.offset_at
 _INFINITY_BITS = np.uint32(0x7F800000)
-_LARGEST_CODE = np.float32(127.0)
+_LARGEST_INT8, _LARGEST_INT16 = np.int32(127), np.int32(127 * 256 + 127)
 _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer, half to even
 _ROUND_BITS = np.int32(0x4B400000)
 
@@ -101,38 +101,76 @@ def silu(gate):
 
 
 @inlined
-def swiglu_group(gate, up):
-    """Replace 32 floats at `gate` by silu(gate) * up."""
-    for at in range(0, 128, 32):
-        store_f32x8(gate, at, mul(silu(load_f32x8(gate, at)), load_f32x8(up, at)))
+def swiglu_group(tile):
+    """32 floats silu(gate) * up in place of gate 0...15 | up 0...15 | gate 16...31 | up 16...31."""
+    for half in range(2):
+        for at in range(0, 64, 32):
+            source = tile + half * 128 + at
+            value = mul(silu(load_f32x8(source, 0)), load_f32x8(source, 64))
+            store_f32x8(tile, half * 64 + at, value)
 
 
 @inlined
-def encode_int8(source, group):
-    """Quantise 32 floats at `source` into the int8 group at `group`."""
+def _group_scale(source, largest_code):
+    """max|x| / largest code of 32 floats; NaN where one of them is not finite."""
     magnitude = splat_i32(np.int32(0x7FFFFFFF))
     largest = splat_i32(np.int32(0))
     for at in range(0, 128, 32):
         bits = bits_of(load_f32x8(source, at))
         largest = max_unsigned(largest, bit_and(bits, magnitude))
     largest_bits = max_lane(largest)
-    scale = float_of(largest_bits) / _LARGEST_CODE
-    total = splat_i32(np.int32(0))
     if largest_bits >= _INFINITY_BITS:
-        scale = np.float32(np.nan)
-    if scale > np.float32(0.0):
-        for at in range(0, 128, 32):
-            quotient = div(load_f32x8(source, at), splat_f32(scale))
-            code = sub(bits_of(add(quotient, splat_f32(_ROUND))), splat_i32(_ROUND_BITS))
-            code = max_signed(code, splat_i32(np.int32(-127)))
-            code = min_signed(code, splat_i32(np.int32(127)))
-            store_low_bytes(group, at // 4, code)
-            total = add(total, code)
-    else:
-        for at in range(0, 128, 32):
-            store_low_bytes(group, at // 4, total)
-    store_f32(group + SCALE_AT, 0, scale)
-    store_i32(group + OFFSET_AT, 0, np.int32(8 * sum_lanes(total)))
+        return np.float32(np.nan)
+    return np.float32(float_of(largest_bits) / np.float32(largest_code))
+
+
+@inlined
+def _codes(source, scale, largest_code):
+    """Eight floats as int32 codes; zeros where the scale is zero or NaN."""
+    if not scale > np.float32(0.0):
+        return splat_i32(np.int32(0))
+    quotient = div(load_f32x8(source, 0), splat_f32(scale))
+    code = sub(bits_of(add(quotient, splat_f32(_ROUND))), splat_i32(_ROUND_BITS))
+    code = max_signed(code, splat_i32(np.int32(-largest_code)))
+    return min_signed(code, splat_i32(np.int32(largest_code)))
+
+
+@inlined
+def encode_int8(source, group):
+    """Quantise 32 floats at `source` into the int8 group at `group`."""
+    scale = _group_scale(source, _LARGEST_INT8)
+    total = splat_i32(np.int32(0))
+    for at in range(0, 128, 32):
+        code = _codes(source + at, scale, _LARGEST_INT8)
+        store_low_bytes(group, at // 4, code)
+        total = add(total, code)
+    store_f32(group + _INT8_SCALE, 0, scale)
+    store_i32(group + _INT8_OFFSET, 0, np.int32(8 * sum_lanes(total)))
+
+
+@inlined
+def encode_int16(source, group):
+    """Quantise 32 floats at `source` into the int16 group at `group`."""
+    scale = _group_scale(source, _LARGEST_INT16)
+    total = splat_i32(np.int32(0))
+    for at in range(0, 128, 32):
+        code = _codes(source + at, scale, _LARGEST_INT16)
+        lifted = add(code, splat_i32(np.int32(32768 + 128)))  # positive: a shift rounds down
+        high = sub(shift_right(lifted, 8), splat_i32(np.int32(128)))
+        store_low_bytes(group, at // 4, high)
+        store_low_bytes(group + 32, at // 4, sub(code, shift_left(high, 8)))
+        total = add(total, code)
+    store_f32(group + _INT16_SCALE, 0, scale)
+    store_i32(group + _INT16_OFFSET, 0, np.int32(8 * sum_lanes(total)))
+
+
+@inlined
+def bias_codes(group, planes):
+    """Make the signed codes of a group unsigned: code + 128."""
+    for at in range(0, 32 * planes, 32):
+        bits = bits_of(load_f32x8(group, at))
+        flipped = bit_xor(bits, splat_i32(np.int32(-2139062144)))  # 0x80 in every byte
+        store_f32x8(group, at, floats_of(flipped))
 
 
 @inlined

@@ -1,169 +1,37 @@
 """Worker threads that live in compiled code, and the compiled `parallel` that gives them work.
 
-One 64-byte line for each word that different threads write:
+    pool = shared_pool(threads)
+    with pool.lock:              # one call at a time
+        pool.start()             # the first one starts the threads
+        compiled(..., pool.state)        # parallel(state, kernel, job, units), any number of times
+        pool.check()             # KernelError if a worker died at it: what was computed is lost
 
-    sequence   counts posted phases; a worker that has seen the latest one sleeps on it (futex)
-    gate       OPEN while a phase may be entered + the number of workers inside it
-    next       the next unit to be taken
-    sleepers   workers asleep on `sequence`: nobody to wake, no system call
-    waiting    1 while the caller sleeps on `gate`
-    stop       1 asks the workers to return
-    workers    how many have come to life, each taking the next number; those above `limit` leave
-
-The caller posts a phase, opens the gate, works along, closes the gate and waits for those inside.
-A worker that wakes too late finds the gate closed and is not waited for, so a phase never takes
-longer than on the caller alone plus one unit. Everything happens inside one call of compiled code:
-a KeyboardInterrupt is seen before or after it, never while workers write.
+Threads start late, sleep when idle and are pinned to cores of their own where there are enough
+(cores.py). phase.py says what they do.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: ANN001, ANN201, ANN202 (numba infers the types)
 
 import atexit
+import itertools
 import os
 import threading
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from hybrid.cpu_experts.compiled import function, inlined, once
-from hybrid.cpu_experts.native import (
-    HAS_FUTEX,
-    atomic_add_i32,
-    atomic_add_i64,
-    atomic_and_i32,
-    atomic_load_i32,
-    atomic_swap_i32,
-    atomic_swap_i64,
-    call_kernel,
-    compare_and_swap_i32,
-    load_i64,
-    nap,
-    pause,
-    sleep_while,
-    store_i64,
-    wake_all,
-)
+from hybrid.cpu_experts import phase
+from hybrid.cpu_experts.compiled import once
+from hybrid.cpu_experts.cores import Seat, current_core, pin, seats, shares
+from hybrid.cpu_experts.native import HAS_FUTEX
+from hybrid.cpu_experts.phase import parallel, parallel_by_node, work_loop
+from hybrid.cpu_experts.topology import Topology, read_topology
 from hybrid.errors import KernelError, PlacementError
 
-SEQUENCE, GATE, NEXT, SLEEPERS, WAITING, STOP, WORKERS, LIMIT, FUTEX, PHASE = range(0, 640, 64)
-STATE_BYTES = 640  # PHASE: kernel, job, units (int64 each), written while the gate is closed
-OPEN = np.int32(1 << 30)
-SPINS = 1000  # pauses before sleeping: tens of microseconds
-ONE, ZERO = np.int32(1), np.int32(0)
+__all__ = ["Buffer", "Pool", "parallel", "parallel_by_node", "shared_pool", "work_loop"]
 
-
-@inlined
-def parallel(state, kernel, job, units):
-    """Run kernel(job, unit, worker) for every unit on the caller and the pool's workers."""
-    if units < 2 or atomic_load_i32(state + WORKERS) == 0:
-        for unit in range(units):
-            call_kernel(kernel, job, unit, 0)
-    else:
-        store_i64(state + PHASE, 0, kernel)
-        store_i64(state + PHASE, 1, job)
-        store_i64(state + PHASE, 2, units)
-        atomic_swap_i64(state + NEXT, 0)
-        atomic_swap_i32(state + GATE, OPEN)
-        atomic_add_i32(state + SEQUENCE, ONE)
-        if atomic_load_i32(state + SLEEPERS) > 0:
-            wake_all(state + SEQUENCE)
-        _take_units(state, 0)
-        atomic_and_i32(state + GATE, np.int32(~OPEN))
-        _join(state)
-
-
-@inlined
-def _take_units(state, worker):
-    kernel, job = load_i64(state + PHASE, 0), load_i64(state + PHASE, 1)
-    units = load_i64(state + PHASE, 2)
-    unit = atomic_add_i64(state + NEXT, 1)
-    while unit < units:
-        call_kernel(kernel, job, unit, worker)
-        unit = atomic_add_i64(state + NEXT, 1)
-
-
-@inlined
-def _join(state):
-    spins = 0
-    inside = atomic_load_i32(state + GATE)
-    while inside != 0:
-        if spins < SPINS:
-            pause()
-            spins += 1
-        else:
-            atomic_swap_i32(state + WAITING, ONE)
-            _sleep(state, state + GATE, inside)
-            atomic_swap_i32(state + WAITING, ZERO)
-        inside = atomic_load_i32(state + GATE)
-
-
-@inlined
-def _sleep(state, word, value):
-    if atomic_load_i32(state + FUTEX) != 0:
-        sleep_while(word, value)
-    else:
-        nap()
-
-
-@inlined
-def _enter(state):
-    while True:
-        inside = atomic_load_i32(state + GATE)
-        if inside & OPEN == 0:
-            return False
-        if compare_and_swap_i32(state + GATE, inside, np.int32(inside + 1)):
-            return True
-
-
-@inlined
-def _leave(state):
-    before = atomic_add_i32(state + GATE, np.int32(-1))
-    if before == 1 and atomic_load_i32(state + WAITING) != 0:
-        wake_all(state + GATE)
-
-
-@inlined
-def _await_change(state, seen):
-    spins = 0
-    while atomic_load_i32(state + SEQUENCE) == seen:
-        if spins < SPINS:
-            pause()
-            spins += 1
-        else:
-            atomic_add_i32(state + SLEEPERS, ONE)
-            _sleep(state, state + SEQUENCE, seen)
-            atomic_add_i32(state + SLEEPERS, np.int32(-1))
-
-
-def _work(state):
-    worker = atomic_add_i32(state + WORKERS, ONE) + 1
-    seen = ZERO
-    while worker <= atomic_load_i32(state + LIMIT) and atomic_load_i32(state + STOP) == 0:
-        _await_change(state, seen)
-        seen = atomic_load_i32(state + SEQUENCE)
-        if _enter(state):
-            _take_units(state, worker)
-            _leave(state)
-
-
-def _stop(state):
-    atomic_swap_i32(state + STOP, ONE)
-    atomic_add_i32(state + SEQUENCE, ONE)
-    wake_all(state + SEQUENCE)
-
-
-@once
-def work_loop() -> Any:
-    """The compiled life of a worker: work(state), until it is asked to stop."""
-    return function("work", types.void(types.intp), _work)
-
-
-@once
-def _stop_workers() -> Any:
-    return function("stop", types.void(types.intp), _stop)
+CHECK_S = 0.1  # how often a caller that waits looks whether its workers live
+_AGAIN = "the next call starts new ones; if this happens again, use threads=1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,17 +42,46 @@ class Buffer:
     address: int
     nbytes: int
 
+    def words(self, offset: int) -> NDArray[np.int64]:
+        """What lies `offset` bytes after the address."""
+        return self.memory[(self.address - self.memory.ctypes.data + offset) // 8 :]
+
 
 def _buffer(nbytes: int) -> Buffer:
     memory = np.zeros(nbytes // 8 + 9, np.int64)
     return Buffer(memory, (memory.ctypes.data + 63) // 64 * 64, nbytes)
 
 
-class Pool:
-    """`threads - 1` workers beside the caller; they start when first needed."""
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Threads and the state they share. It ends with them: new threads get a new state."""
 
-    def __init__(self, threads: int, futex: bool = HAS_FUTEX) -> None:
+    state: Buffer
+    failed: NDArray[np.int64]  # not 0 at the start: a thread died inside a phase
+    seats: list[Seat] = field(default_factory=list)  # the caller's first; empty until the start
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    threads: list[threading.Thread] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # why, for each thread that ended unasked
+
+    def line(self, worker: int) -> NDArray[np.int64]:
+        """What phase.py calls the line of a worker."""
+        nodes = int(self.state.words(phase.FIXED)[phase.NODES])
+        return self.state.words(phase.NODES_AT + (nodes + worker) * phase.LINE)
+
+
+class Pool:
+    """`threads - 1` workers beside the caller; they start when first needed.
+
+    It has `nodes` nodes; `shares` tells for each of them where its memory is best allocated.
+    """
+
+    def __init__(
+        self, threads: int, futex: bool = HAS_FUTEX, topology: Topology | None = None
+    ) -> None:
         self.threads = threads
+        self._topology = topology or read_topology()
+        self.shares = shares(self._topology, threads)
+        self.nodes = len(self.shares)
         self._futex = futex
         self._reset()
         if hasattr(os, "register_at_fork"):
@@ -197,29 +94,69 @@ class Pool:
         self._renew()
 
     def _renew(self) -> None:
-        self._workers: list[threading.Thread] = []
-        state = _buffer(STATE_BYTES)
-        first = (state.address - state.memory.ctypes.data) // 8
-        state.memory[first + LIMIT // 8] = self.threads - 1
-        state.memory[first + FUTEX // 8] = self._futex
-        self._state = state
+        state = _buffer(phase.state_bytes(self.nodes, self.threads))
+        fixed = state.words(phase.FIXED)
+        fixed[phase.FUTEX] = self._futex
+        fixed[phase.NODES] = self.nodes
+        fixed[phase.THREADS] = self.threads
+        fixed[phase.PROCESS] = os.getpid()
+        fixed[phase.NANOSECONDS] = round(CHECK_S * 1e9)
+        self._crew = Crew(state, state.words(phase.FAILED))
         self.state = state.address
 
     def start(self) -> None:
-        """Start the workers unless they run; call with the lock held."""
-        work_loop()  # compiled here rather than in a worker,
-        _stop_workers()  # or while the interpreter ends
-        while len(self._workers) < self.threads - 1:
-            worker = threading.Thread(target=_live, args=(self._state,), daemon=True)
-            self._workers.append(worker)
+        """Start the workers unless they run; call with the lock held.
+
+        Raises KernelError if a thread cannot start, or if one has died since the last call.
+        """
+        self.check()
+        crew = self._crew
+        if crew.ended:
+            self._dismiss()
+            raise KernelError(f"an expert thread ended ({crew.ended[0]}); {_AGAIN}")
+        if len(crew.threads) < self.threads - 1:
+            if not crew.seats:
+                self._take_seats(crew)
+            self._start_missing(crew)
+
+    def check(self) -> None:
+        """Raise KernelError if a worker died at work: call it after the compiled call, lock held.
+
+        One that died at rest has spoilt nothing; `start` tells of it.
+        """
+        if self._crew.failed[0]:
+            self._dismiss()
+            raise KernelError(f"an expert thread died at work and the result is lost; {_AGAIN}")
+
+    def _take_seats(self, crew: Crew) -> None:
+        """Compile what the threads run, here rather than in one of them, and say where each is."""
+        crew.state.words(phase.FIXED)[phase.LEAD] = phase.lead().address
+        work_loop()
+        phase.stop_workers()  # or it would be compiled while the interpreter ends
+        crew.seats[:] = seats(self.shares, self._topology, current_core())
+        for worker, seat in enumerate(crew.seats):
+            crew.line(worker)[phase.NODE] = seat.node
+
+    def _start_missing(self, crew: Crew) -> None:
+        while len(crew.threads) < self.threads - 1:
+            thread = threading.Thread(target=_live, args=(crew,), daemon=True)
             try:
-                worker.start()
+                thread.start()
             except RuntimeError as error:
-                self._workers.pop()
+                started = len(crew.threads) + 1
                 raise KernelError(
-                    f"cannot start expert thread {len(self._workers) + 1} of {self.threads} "
-                    f"({error}); use threads={len(self._workers) + 1}"
+                    f"cannot start expert thread {started} of {self.threads} ({error}); "
+                    f"use threads={started}"
                 ) from None
+            crew.threads.append(thread)
+
+    def _dismiss(self) -> list[threading.Thread]:
+        """Ask the workers to leave and forget them; they hold on to the state until they have."""
+        threads = self._crew.threads
+        if threads:
+            phase.stop_workers()(self.state)
+            self._renew()
+        return threads
 
     def grow_scratch(self, nbytes: int) -> None:
         """Make room for a larger batch; call with the lock held."""
@@ -233,17 +170,26 @@ class Pool:
     def close(self) -> None:
         """Stop the workers and wait for them; a later forward starts new ones."""
         with self.lock:
-            workers = self._workers
-            if workers:
-                _stop_workers()(self.state)
-                self._renew()
-            for worker in workers:
-                worker.join(timeout=5.0)
+            for thread in self._dismiss():
+                thread.join(timeout=5.0)
 
 
-def _live(state: Buffer) -> None:
+def _live(crew: Crew) -> None:
     """A worker thread. Its frame keeps the state alive, whatever becomes of the pool."""
-    work_loop()(state.address)
+    worker = next(crew.numbers)
+    if worker >= len(crew.seats):
+        return  # an interrupted start was repeated: all seats are taken
+    why = "its traceback was printed"
+    try:
+        pin(crew.seats[worker].core)
+        crew.line(worker)[phase.THREAD] = threading.get_native_id()
+        work_loop()(crew.state.address, worker)
+        why = ""
+    except (MemoryError, OSError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {error}"
+    finally:
+        if why:
+            crew.ended.append(why)
 
 
 @once

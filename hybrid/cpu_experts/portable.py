@@ -1,4 +1,7 @@
-"""`rows16` in plain scalar code: runs everywhere, and is what the others are checked against."""
+"""`rows16` in plain scalar code: runs everywhere, and is what the others are checked against.
+
+Same arguments as the micro-kernels of rows/, codes never biased, any n.
+"""
 # mypy: allow-untyped-defs, allow-untyped-calls
 # ruff: noqa: ANN001, ANN202 (numba infers the types)
 
@@ -14,15 +17,18 @@ from hybrid.cpu_experts.native import (
     load_u16,
     store_f32,
 )
-from hybrid.cpu_experts.numerics import BF16_GROUP_BYTES, INT8_GROUP_BYTES, SCALE_AT
-from hybrid.cpu_experts.record import GROUP_BYTES, LINE_BYTES, ROWS
+from hybrid.cpu_experts.record import GROUP_BYTES, LINE_BYTES, ROWS, STRIDE
+from hybrid.cpu_experts.rows.modes import BF16, INT8, INT16
 
+INT8_BYTES, INT8_SCALE = INT8.group_bytes, INT8.scale_at
+INT16_BYTES, INT16_SCALE = INT16.group_bytes, INT16.scale_at
+BF16_BYTES = BF16.group_bytes
 ZERO = np.float32(0.0)
 
 
 @inlined
-def _scale(block, groups, group, row):
-    bits = load_u16(block + groups * GROUP_BYTES, group * ROWS + row)
+def _scale(tile, row):
+    bits = load_u16(tile + GROUP_BYTES, row)
     return float_of(np.uint32(np.uint32(bits) << np.uint32(16)))
 
 
@@ -38,12 +44,23 @@ def _weight(tile, row, index):
 def _row_int8(block, groups, act, row):
     acc = ZERO
     for group in range(groups):
-        tile, x = block + group * GROUP_BYTES, act + group * INT8_GROUP_BYTES
+        tile, x = block + group * STRIDE, act + group * INT8_BYTES
         dot = 0
         for index in range(32):
             dot += _weight(tile, row, index) * load_i8(x, index)
-        scale = _scale(block, groups, group, row) * load_f32(x + SCALE_AT, 0)
-        acc = acc + np.float32(dot) * scale
+        acc = acc + np.float32(dot) * (_scale(tile, row) * load_f32(x + INT8_SCALE, 0))
+    return acc
+
+
+@inlined
+def _row_int16(block, groups, act, row):
+    acc = ZERO
+    for group in range(groups):
+        tile, x = block + group * STRIDE, act + group * INT16_BYTES
+        dot = 0
+        for index in range(32):
+            dot += _weight(tile, row, index) * (256 * load_i8(x, index) + load_i8(x, 32 + index))
+        acc = acc + np.float32(dot) * (_scale(tile, row) * load_f32(x + INT16_SCALE, 0))
     return acc
 
 
@@ -51,23 +68,29 @@ def _row_int8(block, groups, act, row):
 def _row_bf16(block, groups, act, row):
     acc = ZERO
     for group in range(groups):
-        tile, x = block + group * GROUP_BYTES, act + group * BF16_GROUP_BYTES
+        tile, x = block + group * STRIDE, act + group * BF16_BYTES
         total = ZERO
         for index in range(32):
             total = total + load_f32(x, index) * np.float32(_weight(tile, row, index))
-        acc = acc + total * _scale(block, groups, group, row)
+        acc = acc + total * _scale(tile, row)
     return acc
 
 
 def _rows16(row_of):
-    def rows16(block, groups, acts, stride, rows, n, out, out_stride):
-        for i in range(n):
-            act = acts + load_i32(rows, i) * stride
-            for row in range(ROWS):
-                store_f32(out + i * out_stride, row, row_of(block, groups, act, row))
+    def rows16(block, blocks, groups, acts, stride, index, n, out):
+        for each in range(blocks):
+            at = block + each * groups * STRIDE
+            for i in range(n):
+                act = acts + load_i32(index, i) * stride
+                for row in range(ROWS):
+                    value = row_of(at, groups, act, row)
+                    store_f32(out, (i * blocks + each) * ROWS + row, value)
 
     return rows16
 
 
-rows16_int8 = _rows16(_row_int8)
-rows16_bf16 = _rows16(_row_bf16)
+ROWS16 = {
+    "int8": _rows16(_row_int8),
+    "int16": _rows16(_row_int16),
+    "bf16": _rows16(_row_bf16),
+}

@@ -1,15 +1,17 @@
 """The expert record: all routed weights of one expert in one block, the same bytes on every tier.
 
     record      gate 0 | up 0 | gate 1 | up 1 | ... gate I/16-1 | up I/16-1 | down 0 ... down H/16-1
-    row block   16 output rows over all K inputs:  K/32 groups of 256 B, then K/32 x 16 bf16 scales
-    group       16 rows x 32 inputs = 4 lines of 64 B
+    row block   16 output rows over all K inputs: K/32 groups
+    group       16 rows x 32 inputs = 4 lines of 64 B, then the 16 bf16 scales: 288 B
     line j      16 lanes of 4 bytes, lane r = output row r of the block
                   low  nibbles of the 4 bytes = inputs 8j   ... 8j+3
                   high nibbles of the 4 bytes = inputs 8j+4 ... 8j+7
 
 Nibbles stay offset-8 as in the checkpoint (weight = (nibble - 8) * scale). Lane = row means that a
 kernel needs no shuffle and no horizontal sum: it broadcasts 4 activation bytes and multiplies.
-gate and up alternate so that one pass over 16 intermediate rows yields silu(gate) * up.
+gate and up alternate so that one pass over 16 intermediate rows yields silu(gate) * up. Scales lie
+behind their nibbles so that a record is read from its first byte to its last as one stream: memory
+answers two streams a core more slowly than one.
 K2.5 (hidden 7168, intermediate 2048): 2 * 128 * 64,512 + 448 * 18,432 = 24,772,608 B.
 """
 
@@ -22,6 +24,7 @@ ROWS = 16  # output rows of a row block
 LINE_BYTES = 64
 GROUP_BYTES = ROWS * GROUP // 2
 SCALE_BYTES = ROWS * 2  # one group's bf16 scales
+STRIDE = GROUP_BYTES + SCALE_BYTES  # from one group to the next
 MAX_DIMENSION = 1 << 20  # far above any model; keeps every byte count inside int64
 
 
@@ -63,4 +66,4 @@ class RecordShape:
 
 def row_block_bytes(inputs: int) -> int:
     """Bytes of 16 output rows over `inputs` columns, scales included."""
-    return inputs // GROUP * (GROUP_BYTES + SCALE_BYTES)
+    return inputs // GROUP * STRIDE

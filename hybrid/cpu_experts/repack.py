@@ -5,7 +5,7 @@ inputs 0-3 in the low and 4-7 in the high nibbles of its bytes, so each word is 
 
     nibbles  7 6 5 4 3 2 1 0   ->   7 3 6 2 5 1 4 0        (most significant first)
 
-and word j of a group goes to line j. Scales [out, in/32] are gathered into 16 per group.
+and word j of a group goes to line j. Scales [out, in/32] are gathered into 16 behind each group.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 # ruff: noqa: ANN001, ANN202 (numba infers the types)
@@ -17,7 +17,7 @@ from numba import types
 
 from hybrid.cpu_experts.compiled import function, inlined, once
 from hybrid.cpu_experts.native import load_u16, load_u32, store_u16, store_u32
-from hybrid.cpu_experts.record import GROUP_BYTES, ROWS
+from hybrid.cpu_experts.record import GROUP_BYTES, ROWS, STRIDE
 
 WORDS = 4  # words of one row in a group; also lines of a group
 
@@ -40,18 +40,17 @@ def _repack(packed, scale, blocks, groups, target, stride):
     """Row blocks of one matrix; block b goes to target + b * stride."""
     for block in range(blocks):
         tiles = target + block * stride
-        scales = tiles + groups * GROUP_BYTES
         for group in range(groups):
-            tile = tiles + group * GROUP_BYTES
+            tile = tiles + group * STRIDE
             for row in range(ROWS):
                 source = ((block * ROWS + row) * groups + group) * WORDS
                 for word in range(WORDS):
                     lane = _lane(load_u32(packed, source + word))
                     store_u32(tile, word * ROWS + row, lane)
-        for row in range(ROWS):
-            source = (block * ROWS + row) * groups
-            for group in range(groups):
-                store_u16(scales, group * ROWS + row, load_u16(scale, source + group))
+            scales = tile + GROUP_BYTES
+            for row in range(ROWS):
+                source = (block * ROWS + row) * groups + group
+                store_u16(scales, row, load_u16(scale, source))
 
 
 @once

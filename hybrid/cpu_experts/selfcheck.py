@@ -7,8 +7,8 @@ from hybrid.cpu_experts.dispatch import select
 from hybrid.cpu_experts.layer import ExpertLayer
 from hybrid.errors import KernelError
 
-HIDDEN, INTERMEDIATE, EXPERTS = 96, 64, 3
-TOKENS = 9  # two blocks of four and one alone
+HIDDEN, INTERMEDIATE = 96, 64  # DOWN has six row blocks: four together, two alone
+COUNTS = 1, 2, 3, 4, 5, 17, 64, 65  # tokens of each expert: every shape of a kernel, two calls
 
 
 def verify(isa: str | None = None, activation: str = "auto") -> None:
@@ -25,13 +25,15 @@ def verify(isa: str | None = None, activation: str = "auto") -> None:
 
 
 def _outputs(isa: str, activation: str) -> NDArray[np.float32]:
-    layer = ExpertLayer(EXPERTS, HIDDEN, INTERMEDIATE, isa=isa, threads=1, activation=activation)
+    experts, tokens = len(COUNTS), max(COUNTS)
+    layer = ExpertLayer(experts, HIDDEN, INTERMEDIATE, isa=isa, threads=1, activation=activation)
     rng = np.random.default_rng(0)
-    for e in range(EXPERTS):
+    for e in range(experts):
         gate, up = _matrix(rng, INTERMEDIATE, HIDDEN), _matrix(rng, INTERMEDIATE, HIDDEN)
         layer.set_expert(e, gate=gate, up=up, down=_matrix(rng, HIDDEN, INTERMEDIATE))
-    x = rng.uniform(-3, 3, (TOKENS, HIDDEN)).astype(np.float32)
-    ids = np.tile(np.arange(EXPERTS, dtype=np.int32), (TOKENS, 1))
+    x = rng.uniform(-3, 3, (tokens, HIDDEN)).astype(np.float32)
+    asks = np.arange(tokens)[:, None] < np.array(COUNTS)  # [tokens, experts]
+    ids = np.where(asks, np.arange(experts), -1).astype(np.int32)
     weights = rng.uniform(0.1, 1, ids.shape).astype(np.float32)
     return layer.forward(x, ids, weights)
 

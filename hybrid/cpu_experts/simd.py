@@ -1,18 +1,14 @@
 """SIMD value types for numba: a value is one vector register, an operation one instruction or few.
 
-    f32x8   i32x8   i16x16   i8x32        (LLVM vectors; signedness lives in the operation)
+    f32x8   i32x8        (LLVM vectors; signedness lives in the operation)
 
-The generic operations exist on every machine, because LLVM splits a vector that the machine lacks.
-The x86 ones demand their CPU feature when they are compiled: LLVM would abort the process, not
-raise, on an instruction that the target lacks. Features come from CPUID, never from the CPU's name,
-because a hypervisor may mask what the name promises.
+These operations exist on every machine, because LLVM splits a vector that the machine lacks. What
+only some CPUs can is said in rows/, in a vocabulary of its own.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,12 +17,7 @@ from numba.extending import intrinsic, models, register_model
 
 from hybrid.cpu_experts.native import element
 
-_ELEMENT = {
-    "i8": ir.IntType(8),
-    "i16": ir.IntType(16),
-    "i32": ir.IntType(32),
-    "f32": ir.FloatType(),
-}
+_ELEMENT = {"i32": ir.IntType(32), "f32": ir.FloatType()}
 
 
 class Vec(types.Type):  # type: ignore[misc]
@@ -44,26 +35,15 @@ class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-f32x8, i32x8, i16x16, i8x32 = Vec("f32", 8), Vec("i32", 8), Vec("i16", 16), Vec("i8", 32)
+f32x8, i32x8 = Vec("f32", 8), Vec("i32", 8)
 
 
-@cache
-def host_features() -> frozenset[str]:
-    """CPU features that this process may execute, by LLVM's names; none where LLVM cannot tell."""
-    try:
-        return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
-    except RuntimeError:
-        return frozenset()
-
-
-def _operation(emit: Callable[..., Any], result: Vec | None = None, feature: str = "") -> Any:
+def _operation(emit: Callable[..., Any], result: Vec | None = None) -> Any:
     """Build an intrinsic from `emit(builder, *values)`; the result has the first value's type."""
 
     def signature(*values: Vec) -> Any:
         if not all(isinstance(value, Vec) for value in values):
             raise TypingError("SIMD operations take SIMD values")
-        if feature and feature not in host_features():
-            raise TypingError(f"this CPU lacks {feature}")
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return emit(builder, *args)
@@ -79,14 +59,6 @@ def _by_kind(on_float: str, on_integer: str) -> Callable[[Any, Any, Any], Any]:
     def emit(builder: Any, a: Any, b: Any) -> Any:
         name = on_float if isinstance(a.type.element, ir.FloatType) else on_integer
         return getattr(builder, name)(a, b)
-
-    return emit
-
-
-def _external(name: str, result: Vec) -> Callable[[Any, Any, Any], Any]:
-    def emit(builder: Any, a: Any, b: Any) -> Any:
-        kind = ir.FunctionType(result.llvm, [a.type, b.type])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b])
 
     return emit
 
@@ -120,6 +92,7 @@ sub = _operation(_by_kind("fsub", "sub"))
 mul = _operation(_by_kind("fmul", "mul"))
 div = _operation(lambda builder, a, b: builder.fdiv(a, b))
 bit_and = _operation(lambda builder, a, b: builder.and_(a, b))
+bit_xor = _operation(lambda builder, a, b: builder.xor(a, b))
 unless_nan = _operation(_unless_nan)  # b, but a where a is NaN
 max_unsigned = _operation(_unsigned_max)
 max_signed = _operation(_signed_max)
@@ -129,12 +102,6 @@ at_most = _operation(_float_min)  # min(a, b), but NaN where a is NaN
 to_f32 = _operation(lambda builder, a: builder.sitofp(a, f32x8.llvm), f32x8)
 bits_of = _operation(lambda builder, a: builder.bitcast(a, i32x8.llvm), i32x8)
 floats_of = _operation(lambda builder, a: builder.bitcast(a, f32x8.llvm), f32x8)
-as_bytes = _operation(lambda builder, a: builder.bitcast(a, i8x32.llvm), i8x32)
-
-# x86: 32 unsigned bytes times 32 signed bytes, neighbours added -> i16 (saturating: see avx2.py)
-multiply_add_bytes = _operation(_external("llvm.x86.avx2.pmadd.ub.sw", i16x16), i16x16, "avx2")
-# x86: 16 signed words times 16 signed words, neighbours added -> i32
-multiply_add_words = _operation(_external("llvm.x86.avx2.pmadd.wd", i32x8), i32x8, "avx2")
 
 
 def _shift(name: str) -> Any:
@@ -171,7 +138,6 @@ def _broadcast(kind: Vec, scalar: Any) -> Any:
 
 splat_f32 = _broadcast(f32x8, types.float32)
 splat_i32 = _broadcast(i32x8, types.int32)
-splat_i16 = _broadcast(i16x16, types.int16)
 
 
 def _vector_load(kind: Vec, memory: Any, widen: Callable[[Any, Any], Any] | None = None) -> Any:

@@ -12,7 +12,8 @@ import pytest
 
 from hybrid.cpu_experts import layer as layer_module
 from hybrid.cpu_experts import pool as pool_module
-from hybrid.cpu_experts.pool import LIMIT, SLEEPERS, WORKERS, Pool
+from hybrid.cpu_experts.phase import SLEEPERS, WORKERS
+from hybrid.cpu_experts.pool import Pool
 from hybrid.errors import KernelError
 from tests.cpu_experts.native_call import filled, random_batch, same_bits
 from tests.reference import experts as reference
@@ -49,8 +50,7 @@ def with_pool(experts, pool):
 
 
 def word(pool, offset):
-    state = pool._state
-    return int(state.memory[(state.address - state.memory.ctypes.data + offset) // 8])
+    return int(pool._crew.state.words(offset)[0])
 
 
 def eventually(condition):
@@ -76,10 +76,10 @@ def test_threads_start_with_the_first_large_job(experts, batch, want, monkeypatc
     pool = Pool(2)
     layer = with_pool(experts, pool)
     assert same_bits(layer.forward(*batch), want)
-    assert not pool._workers
+    assert not pool._crew.threads
     monkeypatch.setattr(layer_module, "ALONE_BYTES", 0)
     assert same_bits(layer.forward(*batch), want)
-    assert len(pool._workers) == 1
+    assert len(pool._crew.threads) == 1
     pool.close()
 
 
@@ -88,7 +88,7 @@ def test_close_ends_the_threads_and_forward_starts_new_ones(experts, batch, want
     layer = with_pool(experts, pool)
     for _ in range(3):
         assert same_bits(layer.forward(*batch), want)
-        threads = list(pool._workers)
+        threads = list(pool._crew.threads)
         pool.close()
         assert not any(thread.is_alive() for thread in threads)
 
@@ -98,12 +98,12 @@ def test_a_worker_too_many_leaves(experts, batch, want):
     pool = Pool(2)
     layer = with_pool(experts, pool)
     layer.forward(*batch)
-    extra = threading.Thread(target=pool_module._live, args=(pool._state,), daemon=True)
+    extra = threading.Thread(target=pool_module._live, args=(pool._crew,), daemon=True)
     eventually(lambda: word(pool, WORKERS) == 1)
     extra.start()
     extra.join(timeout=10)
     assert not extra.is_alive()
-    assert word(pool, WORKERS) > word(pool, LIMIT)
+    assert word(pool, WORKERS) == 1
     assert same_bits(layer.forward(*batch), want)
     pool.close()
 
@@ -137,12 +137,92 @@ def test_a_thread_that_cannot_start_is_an_error(experts, batch, want, monkeypatc
     pool.close()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupted_start_is_made_up_for(experts, batch, want, monkeypatch, moment):
+    """An interrupt hits as a thread is started: two workers must not get one number."""
+    pool = Pool(3)
+    layer = with_pool(experts, pool)
+    start = threading.Thread.start
+
+    def interrupt(thread):
+        if moment == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            layer.forward(*batch)
+    for _ in range(20):
+        assert same_bits(layer.forward(*batch), want)
+    eventually(lambda: word(pool, WORKERS) == 2)
+    pool.close()
+    assert same_bits(layer.forward(*batch), want)
+    pool.close()
+
+
+def dying(error):
+    """Compiled code that fails before it begins."""
+
+    def boom(state, worker):
+        raise error
+
+    return lambda: boom
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("no room"), "MemoryError: no room"),
+        (RuntimeError("at rest"), "RuntimeError: at rest"),
+        (ValueError("surprise"), "its traceback was printed"),
+    ],
+)
+def test_a_worker_that_dies_is_an_error(experts, batch, want, monkeypatch, error, words):
+    """Told to the next call, in one line; the call after that has new workers."""
+    pool = Pool(3)
+    layer = with_pool(experts, pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module, "work_loop", dying(error))
+        patch.setattr(threading, "excepthook", lambda _: None)
+        assert same_bits(layer.forward(*batch), want)
+        for thread in pool._crew.threads:
+            thread.join(timeout=10)
+    with pytest.raises(KernelError) as caught:
+        layer.forward(*batch)
+    assert str(caught.value) == (
+        f"an expert thread ended ({words}); the next call starts new ones; "
+        "if this happens again, use threads=1"
+    )
+    assert same_bits(layer.forward(*batch), want)
+    eventually(lambda: word(pool, WORKERS) == 2)
+    pool.close()
+
+
+def test_one_of_two_workers_dies(experts, batch, want):
+    """The living one is sent home too: the new ones have a state of their own."""
+    pool = Pool(3)
+    layer = with_pool(experts, pool)
+    layer.forward(*batch)
+    crew = pool._crew
+    crew.ended.append("planted")
+    with pytest.raises(KernelError, match="planted"):
+        layer.forward(*batch)
+    for thread in crew.threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert crew.ended == ["planted"]  # leaving when asked is no failure
+    assert same_bits(layer.forward(*batch), want)
+    pool.close()
+
+
 # ---- what needs a process of its own
 
 PRELUDE = """
 import os, signal, sys, threading, time
 import numpy as np
 from hybrid.cpu_experts import layer as layer_module
+from hybrid.cpu_experts.phase import FIXED, PROCESS
 from tests.cpu_experts.native_call import filled, random_batch, same_bits
 from tests.reference import experts as reference
 layer_module.ALONE_BYTES = 0
@@ -174,7 +254,9 @@ thread.start()
 for _ in range(5):
     child = os.fork()
     if child == 0:
-        os._exit(0 if same_bits(layer.forward(*batch), want) else 1)
+        right = same_bits(layer.forward(*batch), want)
+        own = layer._pool._crew.state.words(FIXED)[PROCESS] == os.getpid()
+        os._exit(0 if right and own else 1)
     assert os.waitpid(child, 0)[1] == 0
 stop.set()
 thread.join()
@@ -222,3 +304,32 @@ def spin():
 """)
     assert result.returncode == (3 if "Exit" in end or "exit" in end else 0), result.stderr
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(not pool_module.HAS_FUTEX, reason="asks Linux whether a thread lives")
+@pytest.mark.parametrize("futex", [True, False], ids=["futex", "nap"])
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_worker_that_dies_at_work_is_an_error(threads, futex):
+    """The caller neither waits for ever nor returns what is not there; the next call works."""
+    result = run(f"""
+from hybrid.cpu_experts.pool import Pool
+from hybrid.errors import KernelError
+from tests.cpu_experts import pool_kernels
+pool = Pool({threads}, futex={futex})
+layer._pool = pool
+for _ in range(2):
+    try:
+        pool_kernels.run(pool, 40, kernel=pool_kernels.die())
+    except KernelError as error:
+        print(error)
+    rows = pool_kernels.run(pool, 40)
+    assert (rows[:, 1] == 1).all()
+    layer.threads = {threads}
+    assert same_bits(layer.forward(*batch), want)
+pool.close()
+""")
+    line = (
+        "an expert thread died at work and the result is lost; the next call starts new ones; "
+        "if this happens again, use threads=1\n"
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, 2 * line, "")

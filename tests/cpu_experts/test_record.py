@@ -41,6 +41,7 @@ def test_repack_loses_nothing(hidden, intermediate, seed):
     assert equal(back.gate, expert.gate)
     assert equal(back.up, expert.up)
     assert equal(back.down, expert.down)
+    assert not equal(back.gate, back.up)  # so that one for the other would be seen
 
 
 def test_a_nibble_where_the_picture_says():
@@ -51,8 +52,21 @@ def test_a_nibble_where_the_picture_says():
     down = reference.Matrix(np.zeros((64, 4), np.int32), np.zeros((64, 1), np.uint16))
     gate = reference.Matrix(packed, zero.scale)
     record = filled([reference.Expert(gate, zero, down)], threads=1).records[0]
-    assert np.flatnonzero(record).tolist() == [256 + 64 + 5 * 4 + 1]
-    assert record[256 + 64 + 5 * 4 + 1] == 0xA0
+    assert np.flatnonzero(record).tolist() == [288 + 64 + 5 * 4 + 1]
+    assert record[288 + 64 + 5 * 4 + 1] == 0xA0
+
+
+def test_a_scale_where_the_picture_says():
+    """Row 5, group 1 of up: behind the nibbles of that group, in the second row block."""
+    zero = reference.Matrix(np.zeros((32, 8), np.int32), np.zeros((32, 2), np.uint16))
+    scale = zero.scale.copy()
+    scale[5, 1] = 0x1234
+    down = reference.Matrix(np.zeros((64, 4), np.int32), np.zeros((64, 1), np.uint16))
+    up = reference.Matrix(zero.packed, scale)
+    record = filled([reference.Expert(zero, up, down)], threads=1).records[0]
+    at = 2 * 288 + 288 + 256 + 5 * 2
+    assert np.flatnonzero(record).tolist() == [at, at + 1]
+    assert record[at : at + 2].tolist() == [0x34, 0x12]
 
 
 def test_the_published_word():

@@ -1,11 +1,12 @@
 """The routed experts in slow, obvious numpy: every float32 operation rounded on its own.
 
 A matrix is the checkpoint's pair: packed int32 [out, in/8] and bf16 bits of scales [out, in/32].
-`layer_int8` and `layer_bf16` define the runtime's result bit for bit; `Matrix.dense` gives the
-float64 weights of the real-valued function, against which the errors of the modes are bounded.
+`LAYER[mode]` defines the runtime's result bit for bit; `layer_float64` is the real-valued function,
+against which the errors of the modes are bounded.
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 
@@ -67,17 +68,27 @@ def random_expert(rng, hidden, intermediate):
 # ---- activations
 
 
-def quantise(x):
+LARGEST = {"int8": 127, "int16": 127 * 256 + 127}  # code of a group's largest magnitude
+
+
+def quantise(x, mode="int8"):
     """x float32 [n] -> codes int32 [n/32, 32], scales float32 [n/32]."""
+    largest = LARGEST[mode]
     groups = x.reshape(-1, GROUP)
     amax = np.abs(groups).max(axis=1)
     with np.errstate(all="ignore"):
-        scale = np.where(np.isfinite(amax), amax / F32(127), F32(np.nan)).astype(F32)
+        scale = np.where(np.isfinite(amax), amax / F32(largest), F32(np.nan)).astype(F32)
         quotient = groups / scale[:, None]
     live = scale > 0
     codes = np.zeros(groups.shape, np.int32)
-    codes[live] = np.clip(np.rint(quotient[live]), -127, 127)
+    codes[live] = np.clip(np.rint(quotient[live]), -largest, largest)
     return codes, scale
+
+
+def planes(codes):
+    """int16 codes = 256 * high + low, both signed bytes: high is the nearest multiple, ties up."""
+    high = (codes + 128) // 256
+    return high, codes - 256 * high
 
 
 def round_bf16(x):
@@ -112,9 +123,9 @@ def silu(gate):
 # ---- matrix times vector
 
 
-def matvec_int8(matrix, x):
-    """acc = acc + float(dot_g) * (w_scale[g] * x_scale[g]) for g ascending."""
-    codes, scale = quantise(x)
+def matvec_integers(matrix, x, mode):
+    """acc = acc + float(dot_g) * (w_scale[g] * x_scale[g]) for g ascending, dot_g exact."""
+    codes, scale = quantise(x, mode)
     weights = matrix.codes.reshape(len(matrix.packed), -1, GROUP)
     dots = np.einsum("rgi,gi->rg", weights, codes).astype(F32)
     acc = np.zeros(len(weights), F32)
@@ -122,6 +133,14 @@ def matvec_int8(matrix, x):
         for g in range(len(scale)):
             acc = acc + dots[:, g] * (matrix.scales[:, g] * scale[g])
     return acc
+
+
+def matvec_int8(matrix, x):
+    return matvec_integers(matrix, x, "int8")
+
+
+def matvec_int16(matrix, x):
+    return matvec_integers(matrix, x, "int16")
 
 
 def matvec_bf16(matrix, x):
@@ -164,12 +183,19 @@ def layer(matvec, experts, x, ids, weights):
     return out
 
 
-def layer_int8(experts, x, ids, weights):
-    return layer(matvec_int8, experts, x, ids, weights)
+MATVEC = {"int8": matvec_int8, "int16": matvec_int16, "bf16": matvec_bf16}
+LAYER = {mode: partial(layer, matvec) for mode, matvec in MATVEC.items()}
+layer_int8 = LAYER["int8"]
 
 
-def layer_bf16(experts, x, ids, weights):
-    return layer(matvec_bf16, experts, x, ids, weights)
+def layer_float64(experts, x, ids, weights):
+    """The function that all modes approximate; its own rounding is 1e-15 and less."""
+    out = np.zeros(x.shape)
+    for t, s in zip(*np.nonzero(ids >= 0), strict=True):
+        e, row = experts[ids[t, s]], x[t].astype(np.float64)
+        gate, up = e.gate.dense @ row, e.up.dense @ row
+        out[t] += weights[t, s] * (e.down.dense @ (gate / (1 + np.exp(-gate)) * up))
+    return out
 
 
 # ---- the record, byte by byte
@@ -180,14 +206,15 @@ def unpack_record(record, hidden, intermediate):
 
     def block(at, inputs):
         codes = np.zeros((16, inputs), np.int32)
+        scales = np.zeros((16, inputs // 32), np.uint16)
         for row in range(16):
             for i in range(inputs):
-                group, line, place = i // 32, i % 32 // 8, i % 8
-                byte = int(record[at + group * 256 + line * 64 + row * 4 + place % 4])
+                group, line, place = at + i // 32 * 288, i % 32 // 8, i % 8
+                byte = int(record[group + line * 64 + row * 4 + place % 4])
                 codes[row, i] = byte >> 4 if place >= 4 else byte & 15
-        scale_at = at + inputs // 32 * 256
-        scales = record[scale_at : scale_at + inputs].view(np.uint16).reshape(-1, 16).T
-        return codes, scales, scale_at + inputs
+                scale = group + 256 + row * 2
+                scales[row, i // 32] = int(record[scale]) | int(record[scale + 1]) << 8
+        return codes, scales, at + inputs // 32 * 288
 
     def matrix(blocks):
         nibbles = np.concatenate([codes for codes, _ in blocks]).astype(np.uint32)
