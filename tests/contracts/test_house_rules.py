@@ -11,7 +11,10 @@ from tests.contracts.files import ROOT, python_files, repository_files, text_of
 
 SHIPPED = ("hybrid", "cli")
 MAX_LINES = 420
-OTHER_NAMES = {"markdown_it_py": "markdown_it"}  # requirements not imported by their own name
+OTHER_NAMES = {
+    "bochscpu_python": "bochscpu",
+    "markdown_it_py": "markdown_it",
+}  # requirements not imported by their own name
 # Somebody's own directories. `/home/me` and the like are placeholders, `../work/x` is relative.
 OWN_PATH = re.compile(r"(?<![\w.~/-])/(?:(?:home|Users)/(?!(?:me|you|user)\b)|root/|work/)\w")
 UNFINISHED = re.compile("|".join(rf"\b{word}\b" for word in ("TO" + "DO", "FIX" + "ME", "X" * 3)))
