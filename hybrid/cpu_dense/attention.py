@@ -18,10 +18,10 @@ import numpy as np
 from numba import carray
 
 from hybrid.cpu_dense.latent import rotate
-from hybrid.cpu_dense.linear import even_split, one_tile
+from hybrid.cpu_dense.matrix import MATRIX, even_split, matrix_at, multiply_tile, tiles_at_once
 from hybrid.cpu_dense.panel import LANES, LINE_BYTES
-from hybrid.cpu_dense.paneling import clear, paired, plain
-from hybrid.cpu_dense.records import record
+from hybrid.cpu_dense.paneling import call_panel, clear
+from hybrid.cpu_dense.records import offset, record
 from hybrid.cpu_dense.softmax import BLOCK, STATE_BYTES, begin_row, finish_row, weigh_block
 from hybrid.cpu_experts.compiled import inlined
 from hybrid.cpu_experts.native import load_u32, store_f32, store_u32
@@ -37,12 +37,15 @@ ATTENTION, attention_at = record(
     " q q_bytes"  # [tokens] rows of heads * (nope + rope) float32
     " cos sin table_bytes"
     " cache row_bytes"
-    " k_up k_up_bytes v_up v_up_bytes"  # tiles of W_UK transposed and of W_UV, per head
+    " paired plain"  # addresses of micro-kernels
     " out out_bytes"  # [tokens] rows of heads * value float32
     " scratch scratch_bytes query_bytes mixed_bytes"  # per worker: see `scratch_parts`
     " threads start tokens group_tokens group_heads",
     "scale",
+    k_up=MATRIX,  # W_UK transposed and W_UV, one plane a head
+    v_up=MATRIX,
 )
+A_K_UP, A_V_UP = offset(ATTENTION, "k_up"), offset(ATTENTION, "v_up")
 
 
 @inlined
@@ -82,7 +85,7 @@ def attention_unit(at, unit, worker):
     parts = scratch_parts(job.query_bytes, job.mixed_bytes, job.row_bytes)
     queries, mixed, scores = base + parts[0], base + parts[1], base + parts[2]
     states, keys = base + parts[3], base + parts[4]
-    _absorb(job, token, tokens, head, heads, queries)
+    _absorb(at, job, token, tokens, head, heads, queries)
     for row in range(tokens * heads):
         begin_row(states + row * STATE_BYTES)
         clear(mixed + row * job.mixed_bytes, job.mixed_bytes // LINE_BYTES)
@@ -103,23 +106,19 @@ def attention_unit(at, unit, worker):
                     _mix(job, block, count, heads, scores + first * BLOCK * 4, rows)
     for row in range(tokens * heads):
         finish_row(states + row * STATE_BYTES, mixed + row * job.mixed_bytes, job.mixed_bytes)
-    _project(job, token, tokens, head, heads, mixed)
+    _project(at, job, token, tokens, head, heads, mixed)
 
 
 @inlined
-def _absorb(job, token, tokens, head, heads, queries):
+def _absorb(at, job, token, tokens, head, heads, queries):
     """Row token * heads + head of `queries`: q_nope W_UK | rotated q_rope."""
-    tiles, pairs = (job.latent + LANES - 1) // LANES, (job.nope + 1) // 2
+    matrix = carray(matrix_at(at + A_K_UP), 1)[0]
     for index in range(heads):
         q = job.q + token * job.q_bytes + (head + index) * (job.nope + job.rope) * 4
         rows = queries + index * job.query_bytes
-        weights = job.k_up + (head + index) * job.k_up_bytes
-        for tile in range(tiles):
-            one_tile(
-                weights + tile * pairs * LINE_BYTES, 0, 1, pairs, q, job.q_bytes, tokens,
-                rows + tile * LINE_BYTES, heads * job.query_bytes, 0,
-                min(LANES, job.latent - tile * LANES),
-            )  # fmt: skip
+        _per_head(
+            matrix, head + index, q, job.q_bytes, tokens, rows, heads * job.query_bytes
+        )  # fmt: skip
         for step in range(tokens):
             table = (token + step) * job.table_bytes
             row = rows + step * heads * job.query_bytes + job.latent * 4
@@ -130,15 +129,28 @@ def _absorb(job, token, tokens, head, heads, queries):
 
 
 @inlined
+def _per_head(matrix, head, x, x_bytes, tokens, out, out_bytes):
+    """out = W x for one head's W."""
+    tiles = (matrix.rows + LANES - 1) // LANES
+    first, together = head * tiles, tiles_at_once(tokens)
+    tile = 0
+    while tile < tiles:
+        count = together if (tile + together) * LANES <= matrix.rows else 1
+        multiply_tile(
+            matrix, first, tile, count, x, x_bytes, tokens, out + tile * LINE_BYTES, out_bytes, 0
+        )
+        tile += count
+
+
+@inlined
 def _gather_keys(job, block, positions, keys):
     """Turn rows of the cache into tiles whose lane is a position; missing positions are zero."""
     pairs = (job.latent + job.rope + 1) // 2
-    for tile in range((positions + LANES - 1) // LANES):
-        target = keys + tile * pairs * LINE_BYTES
+    for first in range(0, positions, LANES):
+        target = keys + first // LANES * pairs * LINE_BYTES
         for lane in range(LANES):
-            position = tile * LANES + lane
-            if position < positions:
-                row = job.cache + (block + position) * job.row_bytes
+            if first + lane < positions:
+                row = job.cache + (block + first + lane) * job.row_bytes
                 for pair in range(pairs):
                     store_u32(target, pair * LANES + lane, load_u32(row, pair))
             else:
@@ -152,13 +164,13 @@ def _score(job, keys, positions, queries, rows, scores):
     pairs = (job.latent + job.rope + 1) // 2
     step = even_split(rows)
     clear(scores, rows * BLOCK // LANES)
-    for tile in range((positions + LANES - 1) // LANES):
-        weights = keys + tile * pairs * LINE_BYTES
-        for first in range(0, rows, step):
-            query, out = queries + first * job.query_bytes, scores + first * BLOCK * 4
-            paired(
-                min(step, rows - first), weights, query, job.query_bytes, pairs,
-                out + tile * LINE_BYTES, BLOCK * 4,
+    for first in range(0, positions, LANES):
+        weights = keys + first // LANES * pairs * LINE_BYTES
+        for row in range(0, rows, step):
+            call_panel(
+                job.paired, min(step, rows - row), 1, weights, 0,
+                queries + row * job.query_bytes, job.query_bytes, pairs,
+                scores + row * BLOCK * 4 + first * 4, BLOCK * 4,
             )  # fmt: skip
 
 
@@ -179,26 +191,21 @@ def _mix(job, block, count, rows, scores, mixed):
     """mixed[row] += weights[row] . c; a strip of 16 latents stays in the first cache."""
     source = job.cache + block * job.row_bytes
     step = even_split(rows)
-    for tile in range(job.mixed_bytes // LINE_BYTES):
-        for first in range(0, rows, step):
-            out = mixed + first * job.mixed_bytes + tile * LINE_BYTES
-            plain(
-                min(step, rows - first), source + tile * LANES * 2, job.row_bytes,
-                scores + first * BLOCK * 4, BLOCK * 4, count, out, job.mixed_bytes,
+    for strip in range(job.mixed_bytes // LINE_BYTES):
+        for row in range(0, rows, step):
+            call_panel(
+                job.plain, min(step, rows - row), 1, source + strip * LANES * 2, job.row_bytes,
+                scores + row * BLOCK * 4, BLOCK * 4, count,
+                mixed + row * job.mixed_bytes + strip * LINE_BYTES, job.mixed_bytes,
             )  # fmt: skip
 
 
 @inlined
-def _project(job, token, tokens, head, heads, mixed):
+def _project(at, job, token, tokens, head, heads, mixed):
     """out[token][head] = mixed W_UV."""
-    tiles, pairs = (job.value + LANES - 1) // LANES, (job.latent + 1) // 2
+    matrix = carray(matrix_at(at + A_V_UP), 1)[0]
     for index in range(heads):
-        weights = job.v_up + (head + index) * job.v_up_bytes
-        out = job.out + token * job.out_bytes + (head + index) * job.value * 4
-        for tile in range(tiles):
-            one_tile(
-                weights + tile * pairs * LINE_BYTES, 0, 1, pairs,
-                mixed + index * job.mixed_bytes, heads * job.mixed_bytes, tokens,
-                out + tile * LINE_BYTES, job.out_bytes, 0,
-                min(LANES, job.value - tile * LANES),
-            )  # fmt: skip
+        _per_head(
+            matrix, head + index, mixed + index * job.mixed_bytes, heads * job.mixed_bytes, tokens,
+            job.out + token * job.out_bytes + (head + index) * job.value * 4, job.out_bytes,
+        )  # fmt: skip

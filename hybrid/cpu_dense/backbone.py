@@ -1,9 +1,9 @@
 """The backbone on the CPU: see `hybrid.backbone.Backbone` for the verbs.
 
 The residual stream is numpy float32 [tokens, hidden_size]; activations are float32 throughout,
-weights stay bf16 in RAM, and the latent cache is bf16. Everything is a copy: no file of the model
-is looked at after loading. A row's bits do not depend on the block it comes in, on the chunking of
-its prompt or on the number of threads.
+weights stay bf16 in RAM or become int8 codes if asked, and the latent cache is bf16. Everything is
+a copy: no file of the model is looked at after loading. A row's bits do not depend on the block it
+comes in, on the chunking of its prompt or on the number of threads.
 """
 
 import math
@@ -38,7 +38,7 @@ class CpuBackbone:
 
     def __init__(
         self, text: TextConfig, tensors: Tensors, *, total: int, kv_tokens: int, threads: int,
-        progress: ProgressSink = ignore,
+        progress: ProgressSink = ignore, weights: str = "bf16",
     ) -> None:  # fmt: skip
         self.text = text
         self.kv_tokens = kv_tokens
@@ -46,23 +46,23 @@ class CpuBackbone:
         self._pool = shared_pool(threads)
         self._scratch = scratch = Scratch.for_model(text, threads)
         self.cache = _empty_cache(text, kv_tokens)  # [layers, kv_tokens, row]
-        weights = Weights(tensors, total, self._pool, progress)
+        source = Weights(tensors, total, self._pool, progress, weights)
         table = (text.vocab_size, text.hidden_size)
-        self._embedding = weights.table("model.embed_tokens.weight", *table)
+        self._embedding = source.table("model.embed_tokens.weight", *table)
         self._attend: list[Verb] = []
         self._dense: dict[int, Verb] = {}
         self._route: dict[int, Verb] = {}
         self._shared: dict[int, Verb] = {}
         for layer in range(text.num_hidden_layers):
             cache = self.cache[layer]
-            self._attend.append(layers.attend_verb(text, weights, layer, cache, scratch))
+            self._attend.append(layers.attend_verb(text, source, layer, cache, scratch))
             if not text.is_moe(layer):
-                self._dense[layer] = layers.dense_verb(text, weights, layer, scratch)
+                self._dense[layer] = layers.dense_verb(text, source, layer, scratch)
                 continue
-            self._route[layer] = layers.route_verb(text, weights, layer, scratch)
+            self._route[layer] = layers.route_verb(text, source, layer, scratch)
             if text.n_shared_experts:
-                self._shared[layer] = layers.shared_verb(text, weights, layer, scratch)
-        self._head = layers.head_verb(text, weights, scratch)
+                self._shared[layer] = layers.shared_verb(text, source, layer, scratch)
+        self._head = layers.head_verb(text, source, scratch)
         self._table_of = (-1, 0)
 
     @classmethod
@@ -74,13 +74,18 @@ class CpuBackbone:
         kv_tokens: int,
         threads: int,
         progress: ProgressSink = ignore,
+        weights: str = "bf16",
     ) -> "CpuBackbone":
-        """Copy all weights but the routed experts; the checkpoint may be closed after that."""
+        """Copy all weights but the routed experts; the checkpoint may be closed after that.
+
+        `weights` is "bf16" or "int8" (codes.py): what the large matrices are kept as.
+        """
         mine = (n for n in checkpoint if n.startswith(("model.", "lm_head.")))
         total = sum(checkpoint.info(name).nbytes for name in mine if ".mlp.experts." not in name)
         return cls(
-            config, checkpoint, total=total, kv_tokens=kv_tokens, threads=threads, progress=progress
-        )
+            config, checkpoint, total=total, kv_tokens=kv_tokens, threads=threads,
+            progress=progress, weights=weights,
+        )  # fmt: skip
 
     def embed(self, token_ids: Sequence[int]) -> F32:
         """See Backbone."""
@@ -142,6 +147,7 @@ class CpuBackbone:
         with self._pool.lock:
             self._pool.start()
             compiled(verb.address, *arrays, self._pool.state)
+            self._pool.check()
 
     def _tokens(self, x: F32) -> int:
         tokens, hidden = int(x.shape[0]), x.shape[1]

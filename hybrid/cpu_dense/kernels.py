@@ -1,7 +1,11 @@
 """Every compiled function of this package, compiled (or read from disk) before the first token."""
 
-from hybrid.cpu_dense import verbs
+from collections.abc import Callable
+from functools import partial
+
+from hybrid.cpu_dense import paneling, verbs
 from hybrid.cpu_dense.attention import attention_unit
+from hybrid.cpu_dense.codes import code_unit
 from hybrid.cpu_dense.feed_forward import swiglu_unit
 from hybrid.cpu_dense.latent import latent_unit
 from hybrid.cpu_dense.linear import linear_unit
@@ -13,6 +17,7 @@ from hybrid.progress import Progress, ProgressSink
 
 UNITS = {
     "pack": pack_unit,
+    "code": code_unit,
     "norm": norm_unit,
     "linear": linear_unit,
     "latent": latent_unit,
@@ -25,14 +30,15 @@ VERBS = (verbs.attend, verbs.dense, verbs.route, verbs.shared, verbs.head, pack_
 
 def warm_up(progress: ProgressSink) -> None:
     """Some 20 seconds on a first start, a fraction of one later."""
-    total = len(UNITS) + len(VERBS)
-    progress(Progress("kernels", 0, total, "kernels"))
-    for done, name in enumerate(UNITS, 1):
-        unit(name)
-        progress(Progress("kernels", done, total, "kernels"))
-    for done, compile_verb in enumerate(VERBS, 1 + len(UNITS)):
-        compile_verb()
-        progress(Progress("kernels", done, total, "kernels"))
+    builds: list[Callable[[], object]] = [
+        partial(paneling.address, name) for name in paneling.PANELS
+    ]
+    builds += [partial(unit, name) for name in UNITS]
+    builds += VERBS
+    progress(Progress("kernels", 0, len(builds), "kernels"))
+    for done, build in enumerate(builds, 1):
+        build()
+        progress(Progress("kernels", done, len(builds), "kernels"))
 
 
 def unit(name: str) -> int:

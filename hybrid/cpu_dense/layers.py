@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from hybrid import yarn
 from hybrid.config import TextConfig
+from hybrid.cpu_dense import paneling
 from hybrid.cpu_dense.kernels import unit
 from hybrid.cpu_dense.linear import fill_linear
+from hybrid.cpu_dense.matrix import fill_matrix
 from hybrid.cpu_dense.rows import Rows, padded
 from hybrid.cpu_dense.scratch import Scratch, attention_bytes, shared_width
-from hybrid.cpu_dense.tiles import Tiled, tiled_bytes
+from hybrid.cpu_dense.tiles import Tiled
 from hybrid.cpu_dense.verbs import ATTEND, FEED_FORWARD, HEAD, ROUTE
 from hybrid.cpu_dense.weights import Weights
 
@@ -163,7 +165,7 @@ def _fill_norm(job: Any, weight: NDArray[np.float32], eps: float, out: Rows) -> 
         weight=weight.ctypes.data,
         size=len(weight),
         out=out.address,
-        out_bytes=weight.nbytes,
+        out_bytes=out.row_bytes,
         eps=eps,
     )
 
@@ -212,10 +214,8 @@ def _fill_attention(
         table_bytes=scratch.cos.row_bytes,
         cache=cache.ctypes.data,
         row_bytes=row_bytes,
-        k_up=k_up.address,
-        k_up_bytes=tiled_bytes(k_up.rows, k_up.columns),
-        v_up=v_up.address,
-        v_up_bytes=tiled_bytes(v_up.rows, v_up.columns),
+        paired=paneling.address("paired"),
+        plain=paneling.address("plain"),
         out=scratch.heads.address,
         out_bytes=scratch.heads.row_bytes,
         scratch=scratch.workers.address,
@@ -225,3 +225,5 @@ def _fill_attention(
         threads=len(scratch.workers.memory),
         scale=yarn.softmax_scale(text),
     )
+    fill_matrix(job["k_up"], k_up)
+    fill_matrix(job["v_up"], v_up)

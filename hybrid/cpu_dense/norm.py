@@ -8,7 +8,7 @@ Squares are summed in 32 fixed lanes, whatever the block: a row's bits depend on
 import numpy as np
 from numba import carray
 
-from hybrid.cpu_dense.panel import stack_lines
+from hybrid.cpu_dense.frame import stack_line
 from hybrid.cpu_dense.records import record
 from hybrid.cpu_experts.compiled import inlined
 from hybrid.cpu_experts.native import load_f32, store_f32
@@ -31,7 +31,7 @@ def run_norm(state, at):
 @inlined
 def lane_total(vector):
     """Add up eight lanes, in order."""
-    lanes = stack_lines()
+    lanes = stack_line()
     store_f32x8(lanes, 0, vector)
     total = load_f32(lanes, 0)
     for lane in range(1, 8):

@@ -33,14 +33,14 @@ def offset(dtype: np.dtype[Any], name: str) -> int:
     return int(dtype.fields[name][1])
 
 
-def unit_address(name: str, body: Callable[..., Any]) -> int:
-    """Compile void body(record, unit, worker) once; what the pool calls."""
-    return int(_callback(name, body).address)
+def unit_address(name: str, body: Callable[..., Any], signature: Any = UNIT) -> int:
+    """Compile `body` once: what the pool calls, or another compiled function."""
+    return int(_callback(name, body, signature).address)
 
 
 @cache
-def _callback(name: str, body: Callable[..., Any]) -> Any:
-    return compiled.callback(f"dense-{name}", UNIT, body)
+def _callback(name: str, body: Callable[..., Any], signature: Any) -> Any:
+    return compiled.callback(f"dense-{name}", signature, body)
 
 
 def entry(name: str, signature: Any, body: Callable[..., Any]) -> Any:

@@ -28,7 +28,7 @@ from hybrid.cpu_experts.simd import (
 
 SELECT, select_at = record(
     "unit"
-    " logits row_bytes"  # [tokens] rows: experts padded to 16 | chosen scores [k], float32
+    " logits row_bytes"  # [tokens] rows: experts padded to 32 | chosen scores [k], float32
     " bias"  # [experts] float32
     " experts k normalised"
     " ids weights"  # [tokens, k] int32 and float32
@@ -50,7 +50,7 @@ def select_unit(at, unit, worker):
     for token in range(unit * TOKENS, min((unit + 1) * TOKENS, job.tokens)):
         scores = job.logits + token * job.row_bytes
         ids, weights = job.ids + token * job.k * 4, job.weights + token * job.k * 4
-        padded = (job.experts + 15) // 16 * 16
+        padded = (job.experts + 31) // 32 * 32
         _sigmoid(scores, padded)
         _largest(scores, job.bias, job.experts, job.k, scores + padded * 4, ids)
         _weigh(scores, ids, job.k, job.normalised, job.factor, weights)

@@ -5,6 +5,7 @@ from typing import Any
 
 from hybrid.config import TextConfig
 from hybrid.cpu_dense.attention import scratch_parts
+from hybrid.cpu_dense.panel import GROUP
 from hybrid.cpu_dense.rows import Rows, padded
 
 
@@ -15,7 +16,7 @@ class Scratch:
     hidden: Rows  # normalised input
     projected: Rows  # q_a | c | k_rope
     q_latent: Rows
-    q: Rows
+    q: Rows  # readable a group of inputs beyond the last head's
     heads: Rows  # attention output before o_proj
     gate_up: Rows
     router: Rows  # scores of all experts, padded | of the chosen
@@ -34,7 +35,7 @@ class Scratch:
             hidden=Rows.zeros(text.hidden_size),
             projected=Rows.zeros(padded(text.q_lora_rank) + latent_width(text)),
             q_latent=Rows.zeros(text.q_lora_rank),
-            q=Rows.zeros(heads * (text.qk_nope_head_dim + text.qk_rope_head_dim)),
+            q=Rows.zeros(heads * (text.qk_nope_head_dim + text.qk_rope_head_dim) + GROUP),
             heads=Rows.zeros(heads * text.v_head_dim),
             gate_up=Rows.zeros(2 * padded(widest)),
             router=Rows.zeros(experts),

@@ -7,8 +7,8 @@ A row's state is its largest score so far (in all lanes) and eight partial sums 
 
 import numpy as np
 
+from hybrid.cpu_dense.frame import stack_line
 from hybrid.cpu_dense.norm import lane_total
-from hybrid.cpu_dense.panel import stack_lines
 from hybrid.cpu_experts.compiled import inlined
 from hybrid.cpu_experts.native import load_f32, store_f32
 from hybrid.cpu_experts.numerics import exp
@@ -69,7 +69,7 @@ def finish_row(state, mixed, mixed_bytes):
 
 @inlined
 def _largest_lane(vector):
-    lanes = stack_lines()
+    lanes = stack_line()
     store_f32x8(lanes, 0, vector)
     largest = load_f32(lanes, 0)
     for lane in range(1, 8):

@@ -1,15 +1,18 @@
-"""Matrices in RAM as the micro-kernel reads them: bf16 tiles of 16 outputs, two inputs a line.
+"""Matrices in RAM as the micro-kernels read them: tiles of 16 outputs, each a sequential stream.
 
-    tile      16 output rows over all inputs: ceil(inputs / 2) lines of 64 B
-    line j    16 lanes of 4 bytes; lane r: low half w[r, 2j], high half w[r, 2j + 1]
+    bf16 tile   for every 2 inputs a step of 64 B: 16 lanes of 4 bytes; lane r: low half w[r, 2j],
+                high half w[r, 2j + 1]
+    int8 tile   for every 32 inputs a step of 544 B: codes, 16 lanes of 1 byte for each input, then
+                16 scales in bf16; w[r, i] is about code * scale (codes.py)
 
-Rows are padded to 16 and inputs to 2 with zero weights. A plane is one whole matrix of tiles; a
-matrix that bf16 cannot hold exactly but must (a router in float32) is a sum of three planes, whose
-8 significant bits each make float32's 24.
+Rows are padded to 16 and inputs to a step with zero weights. A plane is one whole matrix; a matrix
+that bf16 cannot hold exactly but must (a router in float32) is a sum of three planes, whose 8
+significant bits each make float32's 24.
 """
 # mypy: allow-untyped-defs
 # ruff: noqa: ANN001, ANN201, ANN202 (compiled code: numba infers the types)
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,35 +21,63 @@ import numpy as np
 from numba import carray, types
 from numpy.typing import NDArray
 
-from hybrid.cpu_dense.panel import LANES, LINE_BYTES
-from hybrid.cpu_dense.records import entry, record, unit_address
+from hybrid.cpu_dense.codes import code_unit
+from hybrid.cpu_dense.packing import PACK, pack_at
+from hybrid.cpu_dense.panel import GROUP, GROUP_BYTES, LANES, LINE_BYTES
+from hybrid.cpu_dense.records import entry, unit_address
 from hybrid.cpu_experts.arena import allocate
 from hybrid.cpu_experts.native import load_u16, store_u32
 from hybrid.cpu_experts.pool import Pool, parallel
 
-TILES_PER_UNIT = 4
-PACK, pack_at = record("source row_step column_step rows columns target")
+
+def pack_unit(at, unit, worker):
+    """Tile `unit` of a plane in bf16."""
+    job = carray(pack_at(at), 1)[0]
+    pairs = (job.columns + 1) // 2
+    target = job.target + unit * pairs * LINE_BYTES
+    for lane in range(min(LANES, job.rows - unit * LANES)):
+        source = job.source + (unit * LANES + lane) * job.row_step
+        for pair in range(pairs):
+            bits = np.uint32(load_u16(source + 2 * pair * job.column_step, 0))
+            if 2 * pair + 1 < job.columns:
+                bits |= np.uint32(load_u16(source + (2 * pair + 1) * job.column_step, 0)) << 16
+            store_u32(target, pair * LANES + lane, np.uint32(bits))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One of the two forms above."""
+
+    panel: str  # its micro-kernel (paneling.py)
+    pack: str
+    pack_unit: Callable[..., Any]
+    step_inputs: int
+    step_bytes: int
+    part: int  # steps of 8 KiB or less, which stay in the first cache
+
+    def steps(self, columns: int) -> int:
+        """Steps of a tile."""
+        return -(-columns // self.step_inputs)
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Size of one plane."""
+        return -(-rows // LANES) * self.steps(columns) * self.step_bytes
+
+
+BF16 = Layout("paired", "pack", pack_unit, 2, LINE_BYTES, 128)
+INT8 = Layout("coded", "code", code_unit, GROUP, GROUP_BYTES, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
     """One matrix [rows, columns] in tiles. `memory` keeps `address` alive."""
 
-    memory: NDArray[np.uint16]  # [planes * plane_bytes / 2] or the larger array it lies in
+    memory: NDArray[np.uint16]  # the planes, or the larger array they lie in
     address: int
     rows: int
     columns: int
     planes: int = 1
-
-    @property
-    def pairs(self) -> int:
-        """Lines of a tile."""
-        return (self.columns + 1) // 2
-
-
-def tiled_bytes(rows: int, columns: int) -> int:
-    """Size of one plane."""
-    return -(-rows // LANES) * -(-columns // 2) * LINE_BYTES
+    layout: Layout = BF16
 
 
 def aligned(nbytes: int) -> NDArray[np.uint16]:
@@ -54,24 +85,25 @@ def aligned(nbytes: int) -> NDArray[np.uint16]:
     return allocate(nbytes, "the backbone's weights").view(np.uint16)
 
 
-def tile(planes: list[NDArray[np.uint16]], pool: Pool) -> Tiled:
+def tile(planes: list[NDArray[np.uint16]], pool: Pool, layout: Layout = BF16) -> Tiled:
     """Repack bf16 bits [rows, columns], any strides; several planes add up to the matrix."""
     rows, columns = planes[0].shape
-    size = tiled_bytes(rows, columns)
+    size = layout.nbytes(rows, columns)
     memory = aligned(len(planes) * size)
     for index, plane in enumerate(planes):
-        tile_into(memory.ctypes.data + index * size, plane, pool)
-    return Tiled(memory, memory.ctypes.data, rows, columns, len(planes))
+        tile_into(memory.ctypes.data + index * size, plane, pool, layout)
+    return Tiled(memory, memory.ctypes.data, rows, columns, len(planes), layout)
 
 
-def tile_into(target: int, plane: NDArray[np.uint16], pool: Pool) -> None:
-    """Repack one plane to `tiled_bytes` of zeroed memory at the address `target`."""
+def tile_into(target: int, plane: NDArray[np.uint16], pool: Pool, layout: Layout) -> None:
+    """Repack one plane to `layout.nbytes` of zeroed memory at the address `target`."""
     job = np.zeros(1, PACK)
     job[0] = (plane.ctypes.data, *plane.strides, *plane.shape, target)
-    address = unit_address("pack", pack_unit)
+    address = unit_address(layout.pack, layout.pack_unit)
     with pool.lock:
         pool.start()
         pack_matrix()(job.ctypes.data, address, pool.state)
+        pool.check()
 
 
 def bf16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -97,24 +129,9 @@ def three_planes(values: NDArray[np.float32]) -> list[NDArray[np.uint16]]:
     return planes
 
 
-def pack_unit(at, unit, worker):
-    """Tiles unit * TILES_PER_UNIT … of a plane."""
-    job = carray(pack_at(at), 1)[0]
-    pairs = (job.columns + 1) // 2
-    last = min((unit + 1) * TILES_PER_UNIT * LANES, job.rows)
-    for row in range(unit * TILES_PER_UNIT * LANES, last):
-        source = job.source + row * job.row_step
-        target = job.target + row // LANES * pairs * LINE_BYTES
-        for pair in range(pairs):
-            bits = np.uint32(load_u16(source + 2 * pair * job.column_step, 0))
-            if 2 * pair + 1 < job.columns:
-                bits |= np.uint32(load_u16(source + (2 * pair + 1) * job.column_step, 0)) << 16
-            store_u32(target, pair * LANES + row % LANES, np.uint32(bits))
-
-
 def _pack_all(job, unit, state):
     rows = carray(pack_at(job), 1)[0].rows
-    parallel(state, unit, job, -(-rows // (TILES_PER_UNIT * LANES)))
+    parallel(state, unit, job, (rows + LANES - 1) // LANES)
 
 
 @cache

@@ -24,6 +24,8 @@ from hybrid.cpu_dense.norm import NORM, norm_at, run_norm
 from hybrid.cpu_dense.records import entry, offset, record
 from hybrid.cpu_dense.router import SELECT, run_select, select_at
 from hybrid.cpu_experts.compiled import inlined
+from hybrid.cpu_experts.native import load_f32, store_f32
+from hybrid.cpu_experts.simd import load_f32x8, store_f32x8
 
 ATTEND, _ = record(
     "",
@@ -109,8 +111,17 @@ def _attend(at, x, out, start, state):
 
 
 @inlined
-def _swiglu(state, at, x, out, residual, tokens):
-    carray(linear_at(at + F_GATE_UP), 1)[0].x = x
+def _copy_rows(source, source_bytes, target, target_bytes, width, tokens):
+    for token in range(tokens):
+        above, below = source + token * source_bytes, target + token * target_bytes
+        for at in range(0, width // 8 * 32, 32):
+            store_f32x8(below, at, load_f32x8(above, at))
+        for index in range(width // 8 * 8, width):
+            store_f32(below, index, load_f32(above, index))
+
+
+@inlined
+def _swiglu(state, at, out, residual, tokens):
     _multiply(state, at + F_GATE_UP, tokens)
     carray(swiglu_at(at + F_SWIGLU), 1)[0].tokens = tokens
     run_swiglu(state, at + F_SWIGLU)
@@ -121,22 +132,25 @@ def _swiglu(state, at, x, out, residual, tokens):
 
 def _dense(at, x, out, state):
     _normalise(state, at + F_NORM, x.ctypes.data, x.shape[0])
-    hidden = carray(norm_at(at + F_NORM), 1)[0].out
-    _swiglu(state, at, hidden, out.ctypes.data, x.ctypes.data, x.shape[0])
+    _swiglu(state, at, out.ctypes.data, x.ctypes.data, x.shape[0])
 
 
 def _shared(at, hidden, out, state):
-    _swiglu(state, at, hidden.ctypes.data, out.ctypes.data, 0, hidden.shape[0])
+    gate_up = carray(linear_at(at + F_GATE_UP), 1)[0]
+    tokens, width = hidden.shape
+    _copy_rows(hidden.ctypes.data, width * 4, gate_up.x, gate_up.x_bytes, width, tokens)
+    _swiglu(state, at, out.ctypes.data, 0, tokens)
 
 
 def _route(at, x, hidden, ids, weights, state):
-    carray(norm_at(at + R_NORM), 1)[0].out = hidden.ctypes.data
-    _normalise(state, at + R_NORM, x.ctypes.data, x.shape[0])
-    carray(linear_at(at + R_GATE), 1)[0].x = hidden.ctypes.data
-    _multiply(state, at + R_GATE, x.shape[0])
+    tokens, width = x.shape
+    _normalise(state, at + R_NORM, x.ctypes.data, tokens)
+    _multiply(state, at + R_GATE, tokens)
+    gate = carray(linear_at(at + R_GATE), 1)[0]
+    _copy_rows(gate.x, gate.x_bytes, hidden.ctypes.data, width * 4, width, tokens)
     select = carray(select_at(at + R_SELECT), 1)[0]
     select.ids, select.weights = ids.ctypes.data, weights.ctypes.data
-    select.tokens = x.shape[0]
+    select.tokens = tokens
     run_select(state, at + R_SELECT)
 
 

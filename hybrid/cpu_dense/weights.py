@@ -1,10 +1,10 @@
-"""Checkpoint tensors as the kernels want them: tiles of bf16, small float32 vectors, and a table.
+"""Checkpoint tensors as the kernels want them: tiles of bf16 or int8, float32 vectors, a table.
 
 All of it is copied: a checkpoint's file may be gone, or shorter, while the model runs.
 
-A matrix that is stored in float32 or float16 is rounded to bf16, half to even: this backbone keeps
-no other weights. The router alone is kept exactly (tiles.py), because its rounding picks other
-experts.
+A matrix that is stored in float32 or float16 is rounded to bf16, half to even, and every matrix on
+to int8 codes if asked for. The router alone is kept exactly (tiles.py), because its rounding picks
+other experts; norms stay float32 and the embedding table is kept as stored.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 
 from hybrid.cpu_dense.rows import padded
 from hybrid.cpu_dense.tiles import (
+    BF16,
+    INT8,
     Tiled,
     aligned,
     bf16_bits,
     three_planes,
     tile,
     tile_into,
-    tiled_bytes,
     widened,
 )
 from hybrid.cpu_experts.arena import allocate
 from hybrid.cpu_experts.pool import Pool
 from hybrid.errors import ConfigError
 from hybrid.progress import Progress, ProgressSink
+
+LAYOUTS = {"bf16": BF16, "int8": INT8}
 
 
 class Tensors(Protocol):
@@ -40,7 +43,12 @@ class Tensors(Protocol):
 class Weights:
     """Reads by name, checks the shape, converts, and reports bytes."""
 
-    def __init__(self, tensors: Tensors, total: int, pool: Pool, progress: ProgressSink) -> None:
+    def __init__(
+        self, tensors: Tensors, total: int, pool: Pool, progress: ProgressSink, weights: str
+    ) -> None:
+        if weights not in LAYOUTS:
+            raise ConfigError(f"backbone weights are {weights!r}; choose {' or '.join(LAYOUTS)}")
+        self.layout = LAYOUTS[weights]
         self.pool = pool
         self._tensors = tensors
         self._total = total
@@ -76,29 +84,30 @@ class Weights:
 
     def matrix(self, name: str, rows: int, columns: int) -> Tiled:
         """A matrix in tiles."""
-        return tile([self.bits(name, rows, columns)], self.pool)
+        return tile([self.bits(name, rows, columns)], self.pool, self.layout)
 
     def exact_matrix(self, name: str, rows: int, columns: int) -> Tiled:
-        """A matrix in tiles without rounding, whatever its type."""
+        """A matrix in tiles of bf16 without rounding, whatever its type."""
         values = self.read(name, rows, columns)
         planes = [values] if values.dtype == np.uint16 else three_planes(values)
         return tile(planes, self.pool)
 
     def stacked(self, parts: Sequence[tuple[str, int]], columns: int) -> Tiled:
-        """Matrices of the same input above one another, each padded to whole tiles."""
-        sizes = [tiled_bytes(rows, columns) for _, rows in parts]
+        """Matrices of the same input above one another, each padded to whole groups."""
+        sizes = [self.layout.nbytes(padded(rows), columns) for _, rows in parts]
         memory = aligned(sum(sizes))
         address = memory.ctypes.data
         for (name, rows), size in zip(parts, sizes, strict=True):
-            tile_into(address, self.bits(name, rows, columns), self.pool)
+            tile_into(address, self.bits(name, rows, columns), self.pool, self.layout)
             address += size
-        return Tiled(memory, memory.ctypes.data, sum(padded(rows) for _, rows in parts), columns)
+        rows = sum(padded(rows) for _, rows in parts)
+        return Tiled(memory, memory.ctypes.data, rows, columns, layout=self.layout)
 
     def per_head(self, matrices: Sequence[NDArray[np.uint16]]) -> Tiled:
-        """Equal matrices in one piece of memory; rows and columns are those of one."""
+        """Equal matrices, one plane each; rows and columns are those of one."""
         rows, columns = matrices[0].shape
-        size = tiled_bytes(rows, columns)
+        size = self.layout.nbytes(rows, columns)
         memory = aligned(len(matrices) * size)
         for index, matrix in enumerate(matrices):
-            tile_into(memory.ctypes.data + index * size, matrix, self.pool)
-        return Tiled(memory, memory.ctypes.data, rows, columns)
+            tile_into(memory.ctypes.data + index * size, matrix, self.pool, self.layout)
+        return Tiled(memory, memory.ctypes.data, rows, columns, layout=self.layout)

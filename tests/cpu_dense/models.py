@@ -127,10 +127,13 @@ def reference_of(
 
 
 def backbone_of(
-    text: TextConfig, tensors: Tensors, kv_tokens: int = 320, threads: int = 1
-) -> CpuBackbone:
+    text: TextConfig, tensors: Tensors, kv_tokens: int = 320, threads: int = 1,
+    weights: str = "bf16",
+) -> CpuBackbone:  # fmt: skip
     """A backbone whose cache is zeros, not whatever memory held: tests may skip positions."""
-    backbone = CpuBackbone(text, tensors, total=0, kv_tokens=kv_tokens, threads=threads)
+    backbone = CpuBackbone(
+        text, tensors, total=0, kv_tokens=kv_tokens, threads=threads, weights=weights
+    )
     backbone.cache.fill(0)
     return backbone
 

@@ -97,7 +97,7 @@ def test_weights_and_cache_lie_in_the_arena(monkeypatch):
     backbone = backbone_of(SMALL, random_tensors(SMALL))
     assert backbone.cache.nbytes in reserved
     assert backbone._embedding.nbytes in reserved
-    assert tiles.tiled_bytes(SMALL.vocab_size, SMALL.hidden_size) in reserved  # lm_head
+    assert tiles.BF16.nbytes(SMALL.vocab_size, SMALL.hidden_size) in reserved  # lm_head
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
@@ -124,6 +124,11 @@ def test_without_a_shared_expert():
     routing = backbone.route(1, x)
     assert backbone.shared(1, routing) is None
     assert np.array_equal(backbone.combine(x, None, x), x + x)
+
+
+def test_weights_of_an_unknown_kind_are_refused():
+    with pytest.raises(ConfigError, match="backbone weights are 'int4'; choose bf16 or int8"):
+        backbone_of(SMALL, random_tensors(SMALL), weights="int4")
 
 
 def test_a_tensor_of_another_shape_is_refused_by_name():

@@ -8,16 +8,18 @@ import pytest
 from hybrid.cpu_dense.linear import LINEAR, fill_linear, multiply
 from hybrid.cpu_dense.panel import LANES, MAX_TOKENS
 from hybrid.cpu_dense.rows import Rows
-from hybrid.cpu_dense.tiles import bf16_bits, three_planes, tile, widened
+from hybrid.cpu_dense.tiles import BF16, Layout, bf16_bits, three_planes, tile, widened
 from hybrid.cpu_experts.pool import shared_pool
 from tests.cpu_dense.bounds import Near, excess, product
 from tests.cpu_dense.models import truncated_bf16
 
 
-def linear(planes: list[np.ndarray], x: np.ndarray, threads: int = 1, residual=None) -> np.ndarray:
+def linear(
+    planes: list[np.ndarray], x: np.ndarray, threads: int = 1, residual=None, layout: Layout = BF16
+) -> np.ndarray:
     """One compiled product: [tokens, rows]."""
     pool = shared_pool(threads)
-    weight = tile(planes, pool)
+    weight = tile(planes, pool, layout)
     rows_in = Rows.zeros(x.shape[1], len(x))
     rows_in.memory[:, : x.shape[1]] = x
     out = np.zeros((len(x), weight.rows), np.float32)
@@ -102,13 +104,13 @@ def test_true_size(tokens, threads):
 
 
 def test_tiles_are_where_the_docstring_says():
-    weight = np.arange(1, 1 + 20 * 5, dtype=np.uint16).reshape(20, 5)
+    weight = np.arange(1, 1 + 40 * 5, dtype=np.uint16).reshape(40, 5)
     tiled = tile([weight], shared_pool(1))
-    lines = tiled.memory.reshape(2, 3, LANES, 2)  # [tile, line, lane, half]
-    for row in range(20):
+    steps = tiled.memory.reshape(3, 3, LANES, 2)  # [tile, step, lane, half]
+    for row in range(40):
         padded = [*weight[row].tolist(), 0]
-        assert lines[row // 16, :, row % 16].ravel().tolist() == padded
-    assert not lines[1, :, 4:].any()
+        assert steps[row // 16, :, row % 16].ravel().tolist() == padded
+    assert not steps[2, :, 8:].any()
     assert tiled.address % 64 == 0
 
 

@@ -56,8 +56,9 @@ def run(backbone: CpuBackbone, chunks: Sequence[int]) -> tuple[np.ndarray, np.nd
     return np.concatenate(logits), backbone.cache[:, :start].copy()
 
 
-def digest(threads: int, chunks: Sequence[int]) -> bytes:
-    logits, cache = run(backbone_of(WIDE, random_tensors(WIDE), threads=threads), chunks)
+def digest(threads: int, chunks: Sequence[int], weights: str = "bf16") -> bytes:
+    backbone = backbone_of(WIDE, random_tensors(WIDE), threads=threads, weights=weights)
+    logits, cache = run(backbone, chunks)
     assert np.isfinite(logits).all()
     return logits.tobytes() + cache.tobytes()
 
@@ -77,6 +78,24 @@ def test_any_chunking_of_a_prompt(text, chunks):
 @pytest.mark.parametrize("chunks", [[TOKENS], *CHUNKS.values()], ids=["whole", *CHUNKS])
 def test_any_number_of_threads(threads, chunks):
     assert digest(threads, chunks) == digest(1, [TOKENS])
+
+
+@pytest.mark.parametrize("name", ["small", "odd"])
+def test_any_chunking_with_int8_weights(name):
+    backbone = backbone_of(SHAPES[name], random_tensors(SHAPES[name]), weights="int8")
+    whole, rows = run(backbone, [TOKENS])
+    for chunks in CHUNKS.values():
+        backbone.cache.fill(0)
+        logits, cache = run(backbone, chunks)
+        assert np.array_equal(cache, rows)
+        assert np.array_equal(logits, whole)
+
+
+def test_any_number_of_threads_with_int8_weights():
+    whole = digest(1, [TOKENS], "int8")
+    assert digest(2, CHUNKS["ragged"], "int8") == whole
+    assert digest(3, [TOKENS], "int8") == whole
+    assert digest(1, [TOKENS]) != whole
 
 
 @pytest.mark.parametrize("start", [100, 71_000, 262_000])
@@ -123,8 +142,9 @@ def test_other_instruction_sets(cpu, tmp_path):
     code = (
         "import hashlib; from tests.cpu_dense.test_same_bits import SMALL, run;"
         "from tests.cpu_dense.models import backbone_of, random_tensors;"
-        "r = run(backbone_of(SMALL, random_tensors(SMALL)), [9, 1]);"
-        "print(hashlib.sha256(r[0].tobytes() + r[1].tobytes()).hexdigest())"
+        "r = [run(backbone_of(SMALL, random_tensors(SMALL), weights=w), [9, 1])"
+        " for w in ('bf16', 'int8')];"
+        "print([hashlib.sha256(l.tobytes() + c.tobytes()).hexdigest() for l, c in r])"
     )
     root = Path(__file__).parents[2]
     printed = []
