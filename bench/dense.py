@@ -1,10 +1,10 @@
-"""Speed of the CPU backbone: bytes of weights for one token, arithmetic for blocks, overhead.
+"""Speed of the CPU backbone: bytes of weights for few tokens, arithmetic for blocks, overhead.
 
-    python bench/dense.py [--threads N]
+    python bench/dense.py [--threads 1,2] [--rounds N] [--matrices-only]
 
-A matrix is read from several copies in turn, so that it comes from memory and not from cache.
-Yardsticks are measured in the same run: a plain read of the same memory by the same
-threads, and numpy's float32 matrix product. Medians over the rounds.
+A matrix is read from several copies in turn, so that it comes from memory and not from cache. The
+yardstick, a plain read of the same memory by as many threads, is taken before each matrix in every
+round; figures are medians over the rounds, shares are of that matrix's own reads.
 """
 
 import argparse
@@ -12,20 +12,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
+from ceilings import Team
 from environment import environment
-from numba import njit
 
 from hybrid.checkpoint.expected import layer_tensors
 from hybrid.config import ModelConfig, Quantization, RopeScaling, TextConfig
 from hybrid.cpu_dense import CpuBackbone
 from hybrid.cpu_dense.linear import LINEAR, fill_linear, multiply
 from hybrid.cpu_dense.rows import Rows
-from hybrid.cpu_dense.tiles import Tiled, aligned, tiled_bytes
+from hybrid.cpu_dense.tiles import BF16, INT8, Layout, Tiled, aligned
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.cpu_experts.pool import Pool, shared_pool
 
@@ -38,8 +36,10 @@ MATRICES = {  # K2.5: rows, columns
     "router": (384, 7168),
     "lm_head /8": (20480, 7168),
 }
-FOOTPRINT = 400e6  # bytes of copies of a matrix: far above any cache
-ROUNDS = 5
+LAYOUTS = {"bf16": BF16, "int8": INT8}
+TOKENS = (1, 2, 4, 8, 16)
+BLOCKS = (128, 512)  # of a prompt: arithmetic, one copy is enough
+FOOTPRINT = 400 << 20  # bytes of copies of a matrix: far above any cache
 TINY = TextConfig(
     vocab_size=1024, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, q_lora_rank=32,
     kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16,
@@ -59,80 +59,92 @@ LAYER = replace(
 )  # fmt: skip
 
 
-@njit(nogil=True)
-def read_words(words: np.ndarray) -> np.uint64:
-    """Add up a part of memory."""
-    total = np.uint64(0)
-    for index in range(len(words)):
-        total += words[index]
-    return total
+def seconds(work: Callable[[], object]) -> float:
+    """Of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
-def median_s(work: Callable[[], object], rounds: int = ROUNDS) -> float:
+def median_s(work: Callable[[], object], rounds: int) -> float:
     """Median seconds of a call, after one to warm up."""
     work()
-    taken = []
+    return statistics.median(seconds(work) for _ in range(rounds))
+
+
+class Copies:
+    """One matrix many times in one piece of memory, and a compiled call for each copy."""
+
+    def __init__(
+        self, memory: np.ndarray, rows: int, columns: int, layout: Layout, pool: Pool
+    ) -> None:
+        self.size = layout.nbytes(rows, columns)
+        self.jobs = np.zeros(memory.nbytes // self.size, LINEAR)
+        self.x, self.out, self.pool = Rows.zeros(columns), Rows.zeros(rows), pool
+        self.x.memory[:] = 0.5
+        for index, job in enumerate(self.jobs):
+            address = memory.ctypes.data + index * self.size
+            weight = Tiled(memory, address, rows, columns, layout=layout)
+            fill_linear(job, weight, self.x, self.out)
+
+    def bytes_per_s(self, tokens: int) -> float:
+        """Of weights, over all copies."""
+        self.jobs["tokens"] = tokens
+        return len(self.jobs) * self.size / seconds(lambda: self._run(len(self.jobs)))
+
+    def flops(self, tokens: int, rounds: int) -> float:
+        """A second, with one copy again and again."""
+        self.jobs["tokens"] = tokens
+        work = 2 * int(np.prod(self.shape)) * tokens
+        return work / median_s(lambda: self._run(1), rounds)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, with their padding."""
+        matrix = self.jobs[0]["matrix"]
+        return int(matrix["rows"]), int(matrix["steps"] * matrix["step_inputs"])
+
+    def _run(self, count: int) -> None:
+        run, first = multiply(), self.jobs.ctypes.data
+        with self.pool.lock:
+            self.pool.start()
+            for index in range(count):
+                run(first + index * LINEAR.itemsize, self.pool.state)
+
+
+def matrix_rows(threads: int, rounds: int) -> list[dict]:
+    """All matrices in both layouts: GB/s of weights and share of the read, GFLOP/s of blocks."""
+    memory = aligned(FOOTPRINT)
+    memory[:] = 0x3C01  # small numbers: as bf16, as codes and as scales
+    pool, team = shared_pool(threads), Team(threads)
+    cases = {
+        (name, layout): Copies(memory, *shape, LAYOUTS[layout], pool)
+        for name, shape in MATRICES.items()
+        for layout in LAYOUTS
+    }
+    reads: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
+    speeds = {(case, tokens): [] for case in cases for tokens in TOKENS}
     for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
-
-
-def read_bandwidth(threads: int) -> float:
-    """Bytes per second that the threads read together."""
-    words = np.ones(int(FOOTPRINT) // 8, np.uint64)
-    parts = np.array_split(words, threads)
-    with ThreadPoolExecutor(threads) as pool:
-        return words.nbytes / median_s(lambda: list(pool.map(read_words, parts)))
-
-
-def matrix_rows(threads: int, bandwidth: float, peak: float) -> list[dict]:
-    """All matrices: GB/s of weights at one token, GFLOP/s at blocks."""
-    pool = shared_pool(threads)
-    return [matrix_row(name, *shape, pool, bandwidth, peak) for name, shape in MATRICES.items()]
-
-
-def matrix_row(
-    name: str, rows: int, columns: int, pool: Pool, bandwidth: float, peak: float
-) -> dict:
-    """One matrix."""
-    size = tiled_bytes(rows, columns)
-    copies = max(1, int(FOOTPRINT / size))
-    memory = aligned(copies * size)
-    memory[:] = 0x3C01  # a small normal number
-    row = {"matrix": name, "MB": round(size / 1e6, 1)}
-    seconds = median_s(lambda: multiply_copies(memory, rows, columns, copies, 1, pool))
-    row["T=1 GB/s"] = round(copies * size / seconds / 1e9, 1)
-    row["of read"] = round(copies * size / seconds / bandwidth, 2)
-    for tokens in (8, 128, 512):
-        work = partial(multiply_copies, memory, rows, columns, 1, tokens, pool)
-        flops = 2 * rows * columns * tokens / median_s(work, 3)
-        row[f"T={tokens} GFLOP/s"] = round(flops / 1e9, 1)
-    row["of sgemm"] = round(flops / peak, 2)
-    return row
-
-
-def multiply_copies(
-    memory: np.ndarray, rows: int, columns: int, copies: int, tokens: int, pool: Pool
-) -> None:
-    """One product with each copy in turn."""
-    x, out = Rows.zeros(columns), Rows.zeros(rows)
-    x.memory[:tokens] = 0.5
-    job, run = np.zeros(1, LINEAR), multiply()
-    for copy in range(copies):
-        address = memory.ctypes.data + copy * tiled_bytes(rows, columns)
-        fill_linear(job[0], Tiled(memory, address, rows, columns), x, out)
-        job[0]["tokens"] = tokens
-        with pool.lock:
-            pool.start()
-            run(job.ctypes.data, pool.state)
-
-
-def sgemm_flops() -> float:
-    """What numpy reaches on float32, with as many threads as its BLAS takes."""
-    a, b = np.ones((512, 4096), np.float32), np.ones((4096, 4096), np.float32)
-    return 2 * 512 * 4096 * 4096 / median_s(lambda: a @ b)
+        for case, copies in cases.items():
+            nbytes, taken = team.read(memory.view(np.uint8))
+            reads[case].append(nbytes / taken)
+            for tokens in TOKENS:
+                speeds[case, tokens].append(copies.bytes_per_s(tokens))
+    rows = []
+    for (name, layout), copies in cases.items():
+        case = name, layout
+        row = {"matrix": name, "weights": layout, "threads": threads}
+        row["MB"], read = round(copies.size / 1e6, 1), statistics.median(reads[case])
+        row["read"] = round(read / 1e9, 1)
+        for tokens in TOKENS:
+            speed = statistics.median(speeds[case, tokens])
+            shares = [s / r for s, r in zip(speeds[case, tokens], reads[case], strict=True)]
+            row[f"T={tokens}"] = round(speed / 1e9, 1)
+            row[f"/{tokens}"] = round(statistics.median(shares), 2)
+        for tokens in BLOCKS:
+            row[f"T={tokens} GFLOP/s"] = round(copies.flops(tokens, 3) / 1e9, 1)
+        rows.append(row)
+    return rows
 
 
 class RandomTensors:
@@ -159,10 +171,14 @@ class RandomTensors:
         return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def verb_times(text: TextConfig, threads: int, tokens: int, position: int, rounds: int) -> dict:
+def verb_times(
+    text: TextConfig, threads: int, tokens: int, position: int, rounds: int, weights: str
+) -> dict:
     """Microseconds of each verb in an otherwise idle process."""
-    kv_tokens = position + tokens
-    backbone = CpuBackbone(text, RandomTensors(text), total=0, kv_tokens=kv_tokens, threads=threads)
+    backbone = CpuBackbone(
+        text, RandomTensors(text), total=0, kv_tokens=position + tokens, threads=threads,
+        weights=weights,
+    )  # fmt: skip
     backbone.cache.fill(0)
     x = backbone.embed([1] * tokens)
     routing = backbone.route(1, x)
@@ -188,33 +204,36 @@ def show(title: str, rows: list[dict]) -> None:
         print("  ".join(str(row[key]).rjust(width) for key, width in widths.items()))
 
 
+def verb_rows(threads: int) -> dict[str, list[dict]]:
+    """Tiny and true dimensions, both layouts."""
+    tiny = [
+        {"position": position} | verb_times(TINY, threads, 1, position, 2000, "bf16")
+        for position in (10, 100, 1000)
+    ]
+    true = [
+        {"weights": weights, "tokens": tokens, "position": position}
+        | verb_times(LAYER, threads, tokens, position, 5 if tokens == 1 else 1, weights)
+        for weights in LAYOUTS
+        for tokens, position in ((1, 0), (1, 4096), (128, 0), (128, 4096))
+    ]
+    return {"tiny_us": tiny, "k25_us": true}
+
+
 def main() -> None:
     """Measure, print tables, end with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=available_cores())
-    threads = parser.parse_args().threads
-    bandwidth, peak = read_bandwidth(threads), sgemm_flops()
-    result = {
-        "bench": "dense",
-        "environment": environment(),
-        "threads": threads,
-        "read_gb_s": round(bandwidth / 1e9, 1),
-        "sgemm_gflop_s": round(peak / 1e9, 1),
-        "matrices": matrix_rows(threads, bandwidth, peak),
-        "tiny_us": [
-            {"position": position} | verb_times(TINY, threads, 1, position, 2000)
-            for position in (10, 100, 1000)
-        ],
-        "k25_us": [
-            {"tokens": tokens, "position": position}
-            | verb_times(LAYER, threads, tokens, position, 5 if tokens == 1 else 1)
-            for tokens, position in ((1, 0), (1, 4096), (128, 0), (128, 4096))
-        ],
-    }
-    print(f"read {result['read_gb_s']} GB/s, sgemm {result['sgemm_gflop_s']} GFLOP/s")
-    show(f"matrices of K2.5, {threads} threads", result["matrices"])
-    show("verbs at tiny dimensions, microseconds, one token", result["tiny_us"])
-    show("verbs at the dimensions of K2.5, microseconds", result["k25_us"])
+    parser.add_argument("--threads", default=f"1,{available_cores()}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--matrices-only", action="store_true")
+    options = parser.parse_args()
+    counts = sorted({int(part) for part in options.threads.split(",")})
+    matrices = [row for threads in counts for row in matrix_rows(threads, options.rounds)]
+    result = {"bench": "dense", "environment": environment(), "matrices": matrices}
+    show("matrices of K2.5: GB/s of weights for T tokens, and /T its share of the read", matrices)
+    if not options.matrices_only:
+        result |= verb_rows(counts[-1])
+        show("verbs at tiny dimensions, microseconds, one token", result["tiny_us"])
+        show("verbs at the dimensions of K2.5, microseconds", result["k25_us"])
     print(json.dumps(result))
 
 

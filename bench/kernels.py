@@ -1,255 +1,205 @@
-"""How fast the routed experts run here, against what this machine can read at the same moment.
+"""How fast the routed experts run here, against what this machine can do at the same moment.
 
-    python bench/kernels.py [--experts 64] [--rounds 11] [--activation int8] [--isa avx2]
+    python bench/kernels.py [--isa avx2] [--activation int8,int16] [--peer llama.cpp] [--json FILE]
 
 One layer of K2.5 (hidden 7168, intermediate 2048, top-8) with enough experts resident that no cache
-holds them; every step picks other experts. Rounds are interleaved: each measures a plain read of 8
-records and then every row once, for 1 thread and for all, so that noise hits all alike. Prints
-medians with the range, and one JSON line last.
+holds them; every step picks other experts. A round measures, for each thread count, a plain read of
+the records, the peak of an int8 loop, and then every step once in every mode and on every peer,
+with the same inputs; so noise hits all alike. A step follows another one at once, as layers do.
+GB/s count each distinct expert's record once a step; GFLOP/s two operations for each
+multiply-accumulate of the layer, of which an int16 activation costs two of the peak's.
+
+Prints a table of medians with the range, then JSON lines: one about the machine, one for each row.
 """
 
 import argparse
-import json
-import statistics
+import sys
 import time
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
-import numpy as np
+import psutil
+import synthetic
+from ceilings import host_peaks
 from environment import environment
-from numba import types
+from hand_off import launch_and_join_us, tiny_step_us
+from noise import cores_of_others, usage
+from ours import Ours
+from peer import PEERS, PeerError, PeerProcess, require
+from rounds import LONGEST_S, Run, check, measure
+from rows import Row, json_lines, rows, table
+from synthetic import RECORD_BYTES, TOP_K
 
-from hybrid.cpu_experts import ExpertLayer, verify
-from hybrid.cpu_experts.compiled import callback, function
+from hybrid.cpu_experts import available_isas, verify
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.native import call_kernel, load_i64, store_i64
-from hybrid.cpu_experts.pool import parallel
-from hybrid.cpu_experts.simd import add, load_i32x8, splat_i32, sum_lanes
+from hybrid.errors import KimiLocalError, PlacementError
 
-HIDDEN, INTERMEDIATE, TOP_K = 7168, 2048, 8
-READ_UNIT = 1 << 18  # bytes; about a GATE_UP unit
+FEWEST = 97  # experts, 2.4 GB: with fewer a cache might hold a part worth mentioning
+SPARE = 2e9  # bytes left to each process for activations, and to everybody else
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table."""
+def resident(wanted: list[int], available: float, peers: list[str]) -> int:
+    """How many experts to hold: as many as asked for, fewer where the RAM of all copies is short.
 
-    what: str  # "read", "decode" or "prefill"
-    tokens: int
-    threads: int
-    unit: str  # "GB/s" of distinct record bytes, or "GFLOP/s"
-    median: float
-    low: float
-    high: float
-    milliseconds: float
-    of_read: float | None  # share of the read bandwidth of the same threads
-
-
-def _read(job, unit, worker):  # noqa: ANN001, ANN202
-    base = load_i64(job, 0) + unit * READ_UNIT
-    a, b = splat_i32(np.int32(0)), splat_i32(np.int32(0))
-    for at in range(0, READ_UNIT, 128):
-        a, b = add(a, load_i32x8(base, at)), add(b, load_i32x8(base, at + 32))
-        a, b = add(a, load_i32x8(base, at + 64)), add(b, load_i32x8(base, at + 96))
-    store_i64(job, 1 + worker, sum_lanes(add(a, b)))
+    `peers` names one for each process that will hold a copy. Raises PlacementError below FEWEST,
+    unless fewer were asked for.
+    """
+    copies = 1 + sum(PEERS[name].memory for name in peers)
+    fit = int((available - SPARE * (1 + len(peers))) / (RECORD_BYTES * copies))
+    if fit < min(FEWEST, max(wanted)):
+        raise PlacementError(
+            f"{available / 1e9:.1f} GB of RAM are free, enough for {max(fit, 0)} experts in "
+            f"{copies:.1f} copies; {FEWEST} are the fewest that say something: "
+            "free memory, or use fewer peers or threads"
+        )
+    return min(max(wanted), fit)
 
 
-@cache
-def read_bandwidth_code() -> tuple[int, object]:
-    """Address of read(job, unit, worker) and the function that spreads it over the pool."""
-    word = types.intp
-    read = callback("bench-read", types.void(word, word, word), _read)
-    signature = types.void(word, word, word, word, types.boolean)
-    return read.address, function("bench-run", signature, _run)
+def layers(options: argparse.Namespace, experts: int) -> tuple[list[Ours], float]:
+    """Layers for all sets, modes and thread counts, over the same records; GB/s of repacking."""
+    made: list[Ours] = []
+    speed = 0.0
+    for isa in options.isa:
+        for activation in options.activation:
+            for threads in options.threads:
+                layer = Ours(experts, isa, activation, threads, made[0] if made else None)
+                speed = speed or layer.fill()
+                made.append(layer)
+    return made, speed
 
 
-def _run(state, kernel, job, units, alone):  # noqa: ANN001, ANN202
-    if alone:
-        for unit in range(units):
-            call_kernel(kernel, job, unit, 0)
-    else:
-        parallel(state, kernel, job, units)
+def kernels_ready_s(options: argparse.Namespace) -> float:
+    """Seconds to compile, or to read from disk, and to verify what will run."""
+    began = time.perf_counter()
+    for isa in options.isa:
+        for activation in options.activation:
+            verify(isa, activation)
+    return time.perf_counter() - began
 
 
-def fill(layer: ExpertLayer, rng: np.random.Generator) -> float:
-    """Give every expert the same random weights; return the repack's GB/s on mapped pages."""
-    tensors = {}
-    for name, out, inputs in (
-        ("gate", INTERMEDIATE, HIDDEN),
-        ("up", INTERMEDIATE, HIDDEN),
-        ("down", HIDDEN, INTERMEDIATE),
-    ):
-        packed = rng.integers(-(2**31), 2**31, (out, inputs // 8), dtype=np.int32)
-        scale = rng.uniform(0.005, 0.05, (out, inputs // 32)).astype(np.float32)
-        tensors[name] = packed, (scale.view(np.uint32) >> 16).astype(np.uint16)
-    for e in range(layer.n_experts):
-        layer.set_expert(e, **tensors)
-    start = time.perf_counter()
-    for e in range(min(8, layer.n_experts)):
-        layer.set_expert(e, **tensors)
-    return min(8, layer.n_experts) * layer.shape.nbytes / (time.perf_counter() - start) / 1e9
+def huge_page_bytes() -> int:
+    """How much of this process's memory lies on huge pages."""
+    rollup = Path("/proc/self/smaps_rollup")
+    lines = rollup.read_text().splitlines() if rollup.exists() else []
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("AnonHugePages"))
 
 
-def read_once(layer: ExpertLayer, rng: np.random.Generator) -> float:
-    """Seconds to read 8 neighbouring records."""
-    kernel, run = read_bandwidth_code()
-    first = int(rng.integers(0, layer.n_experts - TOP_K + 1))
-    job = np.zeros(2 + layer.threads, np.int64)
-    job[0] = layer.records[first].ctypes.data
-    units = TOP_K * layer.shape.nbytes // READ_UNIT
-    pool = layer._pool
-    with pool.lock:
-        if layer.threads > 1:
-            pool.start()
-        start = time.perf_counter()
-        run(pool.state, kernel, job.ctypes.data, units, layer.threads == 1)
-        return time.perf_counter() - start
+def words(text: str) -> list[str]:
+    """The parts of "a,b,c"."""
+    return [part for part in text.split(",") if part]
 
 
-def step_once(layer: ExpertLayer, tokens: int, rng: np.random.Generator) -> tuple[float, int]:
-    """Seconds of one forward over random distinct experts per token, and experts touched."""
-    x = rng.standard_normal((tokens, HIDDEN)).astype(np.float32)
-    ids = np.stack([rng.choice(layer.n_experts, TOP_K, replace=False) for _ in range(tokens)])
-    weights = np.full((tokens, TOP_K), 1 / TOP_K, np.float32)
-    ids = ids.astype(np.int32)
-    start = time.perf_counter()
-    layer.forward(x, ids, weights)
-    return time.perf_counter() - start, len(np.unique(ids))
+def number(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on."""
+
+    def parse(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is too small; {least} is the least")
+        return int(text)
+
+    return parse
 
 
-def measure(layers: list[ExpertLayer], options: argparse.Namespace) -> list[Row]:
-    """Interleaved rounds of everything, reduced to rows."""
-    rng = np.random.default_rng(1)
-    record = layers[0].shape.nbytes
-    samples: dict[tuple[str, int, int], list[tuple[float, float]]] = {}  # -> rate, seconds
-    for index in range(options.rounds + 1):
-        for layer in layers:
-            found = [("read", 0, TOP_K * record / 1e9, read_once(layer, rng))]
-            for tokens in options.decode:
-                seconds, experts = step_once(layer, tokens, rng)
-                found.append(("decode", tokens, experts * record / 1e9, seconds))
-            for tokens in options.prefill if index <= options.prefill_rounds else ():
-                seconds, _ = step_once(layer, tokens, rng)
-                work = tokens * TOP_K * 6 * HIDDEN * INTERMEDIATE / 1e9
-                found.append(("prefill", tokens, work, seconds))
-            for what, tokens, amount, seconds in found if index else ():  # round 0 warms up
-                key = what, tokens, layer.threads
-                samples.setdefault(key, []).append((amount / seconds, seconds))
-    return [_row(key, values, samples) for key, values in samples.items()]
-
-
-def _row(
-    key: tuple[str, int, int],
-    values: list[tuple[float, float]],
-    samples: dict[tuple[str, int, int], list[tuple[float, float]]],
-) -> Row:
-    what, tokens, threads = key
-    rates, seconds = [rate for rate, _ in values], [second for _, second in values]
-    read = statistics.median(rate for rate, _ in samples["read", 0, threads])
-    median = statistics.median(rates)
-    return Row(
-        what, tokens, threads, "GFLOP/s" if what == "prefill" else "GB/s", round(median, 2),
-        round(min(rates), 2), round(max(rates), 2), round(statistics.median(seconds) * 1e3, 3),
-        round(median / read, 3) if what == "decode" else None,
-    )  # fmt: skip
-
-
-def launch_and_join(layer: ExpertLayer) -> float:
-    """Microseconds of an empty phase on the pool while its workers are awake."""
-    _, run = read_bandwidth_code()
-    kernel = callback("bench-nothing", types.void(*[types.intp] * 3), _nothing).address
-    times = []
-    with layer._pool.lock:
-        layer._pool.start()
-        for _ in range(2000):
-            start = time.perf_counter()
-            run(layer._pool.state, kernel, 0, layer.threads, False)
-            times.append((time.perf_counter() - start) * 1e6)
-    return statistics.median(times)
-
-
-def _nothing(job, unit, worker):  # noqa: ANN001, ANN202
-    pass
-
-
-def tiny_step() -> float:
-    """Microseconds of one forward of a tiny layer: hidden 64, intermediate 32, 8 picks."""
-    layer = ExpertLayer(64, 64, 32)
-    packed, scale = np.zeros((64, 8), np.int32), np.zeros((64, 2), np.uint16)
-    wide = packed[:32], scale[:32]
-    narrow = np.zeros((64, 4), np.int32), np.zeros((64, 1), np.uint16)
-    for e in range(64):
-        layer.set_expert(e, gate=wide, up=wide, down=narrow)
-    x, ids = np.ones((1, 64), np.float32), np.arange(8, dtype=np.int32)[None]
-    weights = np.ones((1, 8), np.float32)
-    times = []
-    for _ in range(5000):
-        start = time.perf_counter()
-        layer.forward(x, ids, weights)
-        times.append((time.perf_counter() - start) * 1e6)
-    return statistics.median(times)
-
-
-def integers(text: str) -> list[int]:
-    """Parse "1,2,4"."""
-    return [int(part) for part in text.split(",") if part]
+def numbers(least: int) -> Callable[[str], list[int]]:
+    """A parser of "1,2,4", each from `least` on."""
+    return lambda text: [number(least)(part) for part in words(text)]
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--experts", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--prefill-rounds", type=int, default=3)
-    parser.add_argument("--decode", type=integers, default=[1, 2, 4, 8])
-    parser.add_argument("--prefill", type=integers, default=[128, 512])
-    parser.add_argument("--threads", type=integers, default=sorted({1, available_cores()}))
-    parser.add_argument("--activation", default="int8")
-    parser.add_argument("--isa", default=None)
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--experts", type=numbers(TOP_K), default=[384, 64], help="the router chooses among these")
+    add("--decode", type=numbers(1), default=[1, 2, 4, 8, 16], help="tokens of a step")
+    add("--prefill", type=numbers(1), default=[32, 128, 512, 2048], help="tokens of a step")
+    add("--threads", type=numbers(1), default=sorted({1, available_cores()}))
+    isas = available_isas()
+    add("--isa", type=words, default=[isas[-1]], help="of " + ", ".join(isas))
+    add("--activation", type=words, default=["int8"], help="modes of ours")
+    add("--rounds", type=number(1), default=11)
+    add("--prefill-rounds", type=number(1), default=3, help="so many of the rounds have prefill")
+    add("--peer", action="append", choices=sorted(PEERS), default=[], help="repeatable")
+    add("--json", type=Path, help="where the JSON lines go instead of standard output")
+    options = parser.parse_args()
+    options.peaks = peaks(host_peaks(), options.isa)
+    if not options.peaks:
+        parser.error("this bench needs an x86-64 CPU with AVX2")
+    return options
+
+
+def peaks(host: tuple[str, ...], isas: list[str]) -> list[str]:
+    """The int8 loops to measure: each set's own, and the fastest for sets that have none."""
+    own = [isa for isa in host if isa in isas]
+    return own if set(own) == set(isas) else list(dict.fromkeys([*own, *host[-1:]]))
+
+
+def checked(peers: list[PeerProcess], ours: Ours) -> dict[str, str]:
+    """How far each is from us, once its weights are there; PeerError if it is too far."""
+    found = {}
+    for peer in peers:
+        peer.wait_ready()
+        error = check(ours, peer, ours.layer.n_experts)
+        found[f"{peer.engine} {peer.version}"] = f"relative L2 {error:.1e}"
+    return found
 
 
 def main() -> None:
-    """Measure, print the table, print the JSON line."""
+    """Measure, print the table, write the JSON lines."""
     options = arguments()
-    start = time.perf_counter()
-    verify(options.isa, options.activation)
-    kernels_s = time.perf_counter() - start
-    layers: list[ExpertLayer] = []
-    for threads in options.threads:
-        layer = ExpertLayer(
-            options.experts, HIDDEN, INTERMEDIATE, options.isa, threads, options.activation,
-            records=layers[0].records if layers else None,
-        )  # fmt: skip
-        repack_gb_s = fill(layer, np.random.default_rng(0))
-        layers.append(layer)
-    rows = measure(layers, options)
-    print(f"{'':10}{'tokens':>7}{'threads':>8}{'median':>9}{'low':>8}{'high':>8} {'ms':>9}")
-    for row in rows:
-        share = f"{row.of_read:7.0%} of read" if row.of_read else ""
-        print(
-            f"{row.what:10}{row.tokens:7}{row.threads:8}{row.median:9.1f}{row.low:8.1f}"
-            f"{row.high:8.1f} {row.milliseconds:9.2f}  {row.unit} {share}"
-        )
-    extra = {
-        "kernels_s": round(kernels_s, 3),
-        "repack_gb_s": round(repack_gb_s, 2),
-        "launch_join_us": round(launch_and_join(layers[-1]), 2),
-        "tiny_step_us": round(tiny_step(), 2),
-    }
-    print(", ".join(f"{name} {value}" for name, value in extra.items()))
-    report = {
+    for name in options.peer:
+        require(name)
+    processes = [(name, threads) for name in options.peer for threads in options.threads]
+    available = psutil.virtual_memory().available
+    experts = resident(options.experts, available, [name for name, _ in processes])
+    options.experts = sorted({min(n, experts) for n in options.experts}, reverse=True)
+    most = max([*options.decode, *options.prefill, TOP_K])
+    ready_s = kernels_ready_s(options)
+    ours, repack_gb_s = layers(options, experts)
+    with ExitStack() as stack:
+        peers = [PeerProcess(name, experts, threads, most) for name, threads in processes]
+        for peer in peers:
+            stack.callback(peer.close)
+        agreement = checked(peers, ours[0])
+        run = Run(options, [*ours, *peers], synthetic.activations(most))
+        before = usage()
+        found = rows(measure(run, ours[0].layer.records))
+        noise = cores_of_others(before, usage())
+    head = {
         "bench": "kernels",
         "environment": environment(),
-        "isa": layers[0].isa,
-        "activation": layers[0].activation,
-        "experts": layers[0].n_experts,
-        "resident_gb": round(layers[0].records.nbytes / 1e9, 2),
-        **extra,
-        "rows": [asdict(row) for row in rows],
+        "experts": experts,
+        "resident_gb": round(experts * RECORD_BYTES / 1e9, 2),
+        "huge_pages_gb": round(huge_page_bytes() / 1e9, 2),
+        "peers": agreement,
+        **noise,
+        "kernels_s": round(ready_s, 3),
+        "repack_gb_s": round(repack_gb_s, 2),
+        "launch_join_us": round(launch_and_join_us(ours[-1].layer), 2),
+        "tiny_step_us": round(tiny_step_us(), 2),
     }
-    print(json.dumps(report))
+    report(head, found, run.left_out, options.json)
+
+
+def report(
+    head: dict[str, object], found: list[Row], left_out: dict[str, str], target: Path | None
+) -> None:
+    """Print the table and what surrounds it; JSON lines to the file, or behind that."""
+    print("\n".join(table(found)))
+    for name, value in head.items():
+        if name not in ("bench", "environment") and value != {}:
+            print(f"{name:16}{value}")
+    for step, time_needed in left_out.items():
+        print(f"left out: {step}, {time_needed} a step; at most {LONGEST_S} s are spent")
+    lines = "\n".join(json_lines(head, found))
+    if target:
+        target.write_text(lines + "\n", "utf-8")
+    else:
+        print(lines)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (KimiLocalError, PeerError) as error:
+        sys.exit(f"kernels: {error}")
