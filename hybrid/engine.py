@@ -44,6 +44,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     activation: str = "auto",
+    backbone_weights: str = "bf16",
     ram_budget: int | None = None,
     vram_budget: int | None = None,
     kv_tokens: int | None = None,
@@ -54,7 +55,9 @@ def load(
 
     device      "auto" takes CUDA where torch sees it, else the CPU
     threads     CPU workers; default: physical cores this process may use
-    activation  numerics of the routed experts: "int8" (default) or "bf16" (as trained, slower)
+    activation  numerics of the routed experts: "int8", "int16" (finer), "bf16" (as trained, slow);
+                "auto" takes int16 where a measurement says that decode loses less than a tenth
+    backbone_weights  "bf16" (as published) or, on the CPU, "int8": half the bytes, rounded
     budgets     bytes; a model that needs more is refused with a PlacementError
     kv_tokens   positions of the KV cache; default 32,768 or what the model allows
     isa         kernel set, one of `hybrid.cpu_experts.available_isas()`; default the best
@@ -66,6 +69,7 @@ def load(
         device=device,
         threads=threads,
         activation=activation,
+        backbone_weights=backbone_weights,
         ram_budget=ram_budget,
         vram_budget=vram_budget,
         kv_tokens=kv_tokens,

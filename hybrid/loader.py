@@ -16,9 +16,10 @@ from pathlib import Path
 from hybrid.backbone import Backbone
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
-from hybrid.cpu_experts import ExpertLayer, arena, dispatch, selfcheck
+from hybrid.cpu_experts import ExpertLayer, auto_mode, dispatch, selfcheck, shards
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.cpu_experts.layer import MAX_THREADS, Int4
+from hybrid.cpu_experts.pool import shared_pool
 from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import ConfigError, PlacementError
 from hybrid.memory import free_host_bytes
@@ -36,6 +37,7 @@ class LoadOptions:
     device: str = "auto"
     threads: int | None = None
     activation: str = "auto"
+    backbone_weights: str = "bf16"
     ram_budget: int | None = None  # bytes
     vram_budget: int | None = None  # bytes
     kv_tokens: int | None = None
@@ -49,6 +51,8 @@ class LoadOptions:
             raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
+        if self.backbone_weights not in ("bf16", "int8"):
+            raise ConfigError(f"backbone_weights is {self.backbone_weights!r}; choose bf16 or int8")
 
 
 def _whole(name: str, value: object) -> int:
@@ -80,12 +84,19 @@ def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
         raise ConfigError(
             f"kv_tokens is {kv_tokens}; this model allows at most {text.max_position_embeddings}"
         )
+    threads = options.threads or available_cores()
+    isa, device = dispatch.select(options.isa), _resolve_device(options.device)
+    if device == "cuda" and options.backbone_weights != "bf16":
+        raise ConfigError(
+            f"backbone_weights is {options.backbone_weights!r}, which only the CPU has; "
+            "use bf16 on a GPU"
+        )
     return replace(
         options,
-        device=_resolve_device(options.device),
-        threads=options.threads or available_cores(),
-        activation=dispatch.select_mode(options.activation),
-        isa=dispatch.select(options.isa),
+        device=device,
+        threads=threads,
+        activation=auto_mode.resolve(options.activation, isa, threads),
+        isa=isa,
         kv_tokens=kv_tokens,
     )
 
@@ -115,7 +126,7 @@ def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptio
     """Refuse what cannot fit before anything is allocated."""
     assert options.kv_tokens is not None
     experts = text.moe_layers * text.n_routed_experts * _record_bytes(text)
-    dense = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
+    dense = sum(_backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint))
     latent = text.kv_lora_rank + text.qk_rope_head_dim
     cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
     on_device = dense + cache
@@ -123,6 +134,15 @@ def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptio
         _require("device", "vram_budget", on_device, _free_device_bytes(), options.vram_budget)
         on_device = 0
     _require("host", "ram_budget", experts + on_device, free_host_bytes(), options.ram_budget)
+
+
+def _backbone_bytes(checkpoint: Checkpoint, name: str, options: LoadOptions) -> int:
+    """Memory of one tensor once it is loaded."""
+    info = checkpoint.info(name)
+    coded = len(info.shape) == 2 and not name.endswith(("embed_tokens.weight", "mlp.gate.weight"))
+    if options.backbone_weights == "int8" and coded:
+        return info.nbytes * 17 // 32  # a byte a weight, and two for every 32
+    return info.nbytes
 
 
 def _require(where: str, budget_name: str, needed: int, free: int, budget: int | None) -> None:
@@ -167,6 +187,7 @@ def _load_backbone(
             checkpoint,
             kv_tokens=options.kv_tokens,
             threads=options.threads,
+            weights=options.backbone_weights,
             progress=sink,
         )
     import torch
@@ -174,6 +195,8 @@ def _load_backbone(
     from hybrid.gpu_attention.backbone import TorchBackbone
     from hybrid.gpu_attention.weights import WeightReader
 
+    # torch's threads go on spinning after an operation and would take cores from the experts'
+    torch.set_num_threads(1)
     total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
     reader = WeightReader(checkpoint, torch.device("cuda"), torch.bfloat16, total, sink)
     return TorchBackbone(text, reader, options.kv_tokens, torch.bfloat16)
@@ -187,9 +210,11 @@ def _load_experts(
     layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
     if not moe:
         return layers
-    memory = arena.allocate(len(moe) * text.n_routed_experts * _record_bytes(text))
-    records = memory.reshape(len(moe), text.n_routed_experts, -1)
-    for layer, own in zip(moe, records, strict=True):
+    assert options.threads is not None
+    shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
+    total = len(moe) * text.n_routed_experts
+    memory = shards.allocate(shape, total, shared_pool(options.threads).shares)
+    for layer, own in zip(moe, shards.layers_of(memory, text.n_routed_experts), strict=True):
         layers[layer] = ExpertLayer(
             text.n_routed_experts,
             text.hidden_size,
@@ -197,7 +222,7 @@ def _load_experts(
             isa=options.isa,
             threads=options.threads,
             activation=options.activation,
-            records=own,
+            shards=own,
         )
 
     def fill(place: tuple[int, int]) -> None:
@@ -211,7 +236,7 @@ def _load_experts(
     pool = ThreadPoolExecutor(options.threads)
     try:
         for done, _ in enumerate(pool.map(fill, places), 1):
-            sink(Progress("experts", done * _record_bytes(text), memory.nbytes, "bytes"))
+            sink(Progress("experts", done * shape.nbytes, total * shape.nbytes, "bytes"))
     finally:  # an interrupt must not wait for the thousands that are queued
         pool.shutdown(cancel_futures=True)
     return layers

@@ -7,6 +7,7 @@ import pytest
 
 import hybrid
 from hybrid import SamplingParams
+from hybrid.cpu_experts import auto_mode
 from hybrid.errors import (
     CheckpointError,
     ConfigError,
@@ -206,6 +207,26 @@ def test_logits_in_between_take_over_too(engine):
         list(answering)
 
 
+@pytest.mark.parametrize("options", [{"activation": "int16"}, {"backbone_weights": "int8"}])
+def test_other_numerics_answer_and_stay_near(tiny_dir, options):
+    usual, (name, _) = {"activation": "int8", "backbone_weights": "bf16"}, *options.items()
+    logits = []
+    for chosen in (usual, usual | options):
+        with hybrid.load(tiny_dir, device="cpu", kv_tokens=64, **chosen) as engine:
+            logits.append(engine.logits([*range(100, 130)]))
+            assert getattr(engine.options, name) == chosen[name]
+    assert not np.array_equal(*logits)
+    assert np.corrcoef(logits[0][0], logits[1][0])[0, 1] > 0.99  # one token: no routing to flip
+
+
+def test_auto_keeps_what_it_measured(tiny_dir, monkeypatch):
+    speeds = auto_mode.Speeds(int8=20.0, int16=19.0)
+    monkeypatch.setattr(auto_mode, "known_speeds", lambda isa, threads: speeds)
+    with hybrid.load(tiny_dir, device="cpu", kv_tokens=64, activation="auto") as engine:
+        expected = "int8" if engine.options.isa == "portable" else "int16"
+        assert engine.options.activation == expected
+
+
 def test_a_request_that_comes_while_another_is_prepared_is_its_own(engine, monkeypatch):
     greedy = SamplingParams(max_tokens=6, temperature=0.0)
     expected = ids_of(engine.generate([*range(100, 130)], greedy))
@@ -334,7 +355,7 @@ def test_images_are_refused_by_name(engine):
         ("threads", 5000, ConfigError, "threads is 5000; give at most 1024"),
         ("kv_tokens", 10**9, ConfigError, "kv_tokens is 1000000000; this model allows at most"),
         ("activation", "fp4", ConfigError, "activation is 'fp4'"),
-        ("activation", "int16", ConfigError, "activation is 'int16'"),
+        ("backbone_weights", "fp8", ConfigError, "backbone_weights is 'fp8'; choose bf16 or int8"),
         ("isa", "sse", ConfigError, "isa is 'sse'"),
         ("ram_budget", 1000, PlacementError, "needs 0.007 GB of host memory but ram_budget is"),
     ],
