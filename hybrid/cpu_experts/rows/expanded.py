@@ -11,13 +11,13 @@ with weights in registers needs 8 broadcasts more (docs/log.md).
 
 from typing import Any
 
-from hybrid.cpu_experts.record import ROWS, STRIDE
+from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
 from hybrid.cpu_experts.rows.direct import prefetch_group
 from hybrid.cpu_experts.rows.emit import F32, I64, Code
 from hybrid.cpu_experts.rows.modes import Mode
 from hybrid.cpu_experts.rows.vocabulary import LINES, STEPS, Simd
 
-AHEAD = 2048
+AHEAD = 2 * STRIDE  # bytes: a group takes long here, and L1 is full of what is used again
 REACH = 128  # bytes on either side of a register that an instruction reaches with a short offset
 
 
@@ -95,6 +95,8 @@ def emit_expanded(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, c
         def one_row(row: Any, inner: list[Any]) -> list[Any]:
             pointer, out = inner
             x = b.add(code.load(pointer, 0, I64), offset)
+            for at in range(mode.group_bytes, 2 * mode.group_bytes, LINE_BYTES):
+                code.prefetch(x, at + LINE_BYTES)  # rows lie pages apart: no CPU foresees them
             dots = _dots(code, simd, mode, weights, x, high)
             scale = simd.every(x, mode.scale_at, F32)
             for vector in range(weights.vectors):
