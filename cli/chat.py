@@ -120,7 +120,11 @@ def _loaded(here: Settings, flags: dict[str, Any], view: "View") -> "Iterator[hy
     with closing(engine):
         loading.check()
         spent = duration(perf_counter() - began)
-        view.say(f"{model.name} · loaded in {spent} · context {engine.kv_tokens:,} tokens", "dim")
+        view.say(
+            f"{model.name} · loaded in {spent} · experts {engine.options.isa} "
+            f"{engine.options.activation} · context {engine.kv_tokens:,} tokens",
+            "dim",
+        )
         yield engine
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hybrid.errors import ContextTooLongError, KernelError
@@ -32,13 +33,15 @@ HOSTILE = (
     "safe\x1b]0;owned\x07 \x1b[31mred\x1b[0m \x9b2Jend \x1b]52;c;aGk=\x07\x1b]8;;http://x\x1b\\link"
 )
 TOKEN_S = 0.02
+OPTIONS = SimpleNamespace(isa="avx2", activation="int16")
 
 
 @dataclass
 class FakeEngine:
-    """Records the calls it gets; `kv_tokens` and `stats` as the real one has them."""
+    """Records the calls it gets; `kv_tokens`, `options`, `stats` as the real one has them."""
 
     kv_tokens: int = 1000
+    options: Any = field(default_factory=lambda: OPTIONS)
     calls: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
 

@@ -17,7 +17,7 @@ def last_user(engines) -> str:
 def test_the_answer_alone_is_on_stdout(chat, engines):
     result = chat("-p", "hello")
     assert (result.code, result.out) == (0, "You said hello.\n")
-    assert result.err == "model · loaded in 0.0 s · context 1,000 tokens\n"
+    assert result.err == "model · loaded in 0.0 s · experts avx2 int16 · context 1,000 tokens\n"
     assert engines[-1].closed
 
 

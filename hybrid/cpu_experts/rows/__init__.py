@@ -9,6 +9,7 @@ contiguous; nothing else is written.
     emit        LLVM IR of one C function, in Python
     modes       how an encoded activation group lies in memory
     vocabulary  nibbles, integer dot products and the float epilogue in vectors of 8 or 16 lanes
+    stream      the frame of direct and exact: one pass over the weights
     direct      up to 4 rows: weights pass once, from memory through registers
     expanded    more rows: weights are expanded into L1, activations stay in registers
     resident    more rows: weights stay in registers, activations are broadcast from memory

@@ -7,34 +7,20 @@ overflow to the stack). Time is the memory's as long as that arithmetic is quick
 
 from typing import Any
 
-from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
-from hybrid.cpu_experts.rows.emit import F32, I32, I64, Code
+from hybrid.cpu_experts.record import ROWS
+from hybrid.cpu_experts.rows.emit import F32, I32, Code
 from hybrid.cpu_experts.rows.modes import Mode
+from hybrid.cpu_experts.rows.stream import stream_blocks
 from hybrid.cpu_experts.rows.vocabulary import LINES, Simd
 
 MAX_ROWS = 4
-AHEAD = 2048  # bytes of prefetch
 
 
 def emit_direct(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call: Any) -> None:
     """One row block after another, for exactly `rows` rows. `call` is rows/kernel.py's Call."""
     b, parts = code.b, ROWS // simd.lanes
-    zero = code.constant(simd.floats, 0.0)
 
-    def one_block(index: Any, carried: list[Any]) -> list[Any]:
-        block, out = carried
-        start = [block, I64(0), *[zero] * (rows * parts)]
-        tile, _, *totals = code.loop(I64(0), call.groups, 1, start, group)
-        for row in range(rows):
-            for part in range(parts):
-                at = b.add(out, b.mul(I64(row), call.out_stride))
-                code.store(totals[row * parts + part], at, part * simd.nbytes)
-        return [tile, b.add(out, I64(4 * ROWS))]
-
-    def group(index: Any, carried: list[Any]) -> list[Any]:
-        tile, offset, *totals = carried
-        prefetch_group(code, tile, AHEAD)
-        x = [b.add(row, offset) for row in call.pointers[:rows]]
+    def group(tile: Any, x: list[Any], totals: list[Any]) -> list[Any]:
         sums = _products(code, simd, mode, tile, x)
         scales = [simd.scale(tile, part) for part in range(parts)]
         results = []
@@ -45,19 +31,9 @@ def emit_direct(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call:
                 dot = b.sub(combined(simd, sums[row, part]), bias)
                 both = b.fmul(scales[part], scale)
                 results.append(simd.scaled(totals[row * parts + part], dot, both))
-        return [
-            b.add(tile, I64(STRIDE)),
-            b.add(offset, I64(mode.group_bytes)),
-            *results,
-        ]
+        return results
 
-    code.loop(I64(0), call.blocks, 1, [block, call.out], one_block)
-
-
-def prefetch_group(code: Code, tile: Any, ahead: int) -> None:
-    """The lines of a group, `ahead` bytes before they are needed."""
-    for at in range(0, STRIDE, LINE_BYTES):
-        code.prefetch(tile, ahead + at)
+    stream_blocks(code, simd, mode, rows, block, call, group)
 
 
 def combined(simd: Simd, sums: list[Any]) -> Any:

@@ -6,30 +6,19 @@ order of the inputs, then one multiplication by the weights' scale.
 
 from typing import Any
 
-from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
-from hybrid.cpu_experts.rows.emit import F32, I64, Code
+from hybrid.cpu_experts.record import LINE_BYTES, ROWS
+from hybrid.cpu_experts.rows.emit import F32, Code
 from hybrid.cpu_experts.rows.modes import Mode
+from hybrid.cpu_experts.rows.stream import stream_blocks
 from hybrid.cpu_experts.rows.vocabulary import LINES, Simd
 
 
 def emit_exact(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call: Any) -> None:
-    """One row block after another, for exactly `rows` rows from row `call.first` on."""
+    """One row block after another, for exactly `rows` rows. `call` is rows/kernel.py's Call."""
     b, parts = code.b, ROWS // simd.lanes
     zero = code.constant(simd.floats, 0.0)
 
-    def one_block(index: Any, carried: list[Any]) -> list[Any]:
-        block, out = carried
-        start = [block, I64(0), *[zero] * (rows * parts)]
-        tile, _, *totals = code.loop(I64(0), call.groups, 1, start, group)
-        for row in range(rows):
-            for part in range(parts):
-                at = b.add(out, b.mul(I64(row), call.out_stride))
-                code.store(totals[row * parts + part], at, part * simd.nbytes)
-        return [tile, b.add(out, I64(4 * ROWS))]
-
-    def group(index: Any, carried: list[Any]) -> list[Any]:
-        tile, offset, *totals = carried
-        x = [b.add(row, offset) for row in call.pointers[:rows]]
+    def group(tile: Any, x: list[Any], totals: list[Any]) -> list[Any]:
         sums = [zero] * (rows * parts)
         for line in range(LINES):
             for part in range(parts):
@@ -42,17 +31,12 @@ def emit_exact(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call: 
                         slot = row * parts + part
                         sums[slot] = b.fadd(sums[slot], b.fmul(value, weight))
         scales = [simd.scale(tile, part) for part in range(parts)]
-        results = [
+        return [
             b.fadd(total, b.fmul(part_sum, scales[slot % parts]))
             for slot, (total, part_sum) in enumerate(zip(totals, sums, strict=True))
         ]
-        return [
-            b.add(tile, I64(STRIDE)),
-            b.add(offset, I64(mode.group_bytes)),
-            *results,
-        ]
 
-    code.loop(I64(0), call.blocks, 1, [block, call.out], one_block)
+    stream_blocks(code, simd, mode, rows, block, call, group)
 
 
 def _weight(code: Code, simd: Simd, packed: Any, place: int) -> Any:

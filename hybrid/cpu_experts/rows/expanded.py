@@ -12,9 +12,9 @@ with weights in registers needs 8 broadcasts more (docs/log.md).
 from typing import Any
 
 from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
-from hybrid.cpu_experts.rows.direct import prefetch_group
 from hybrid.cpu_experts.rows.emit import F32, I64, Code
 from hybrid.cpu_experts.rows.modes import Mode
+from hybrid.cpu_experts.rows.stream import prefetch_group
 from hybrid.cpu_experts.rows.vocabulary import LINES, STEPS, Simd
 
 AHEAD = 2 * STRIDE  # bytes: a group takes long here, and L1 is full of what is used again

@@ -8,9 +8,10 @@ pass.
 from typing import Any
 
 from hybrid.cpu_experts.record import ROWS, STRIDE
-from hybrid.cpu_experts.rows.direct import AHEAD, combined, prefetch_group
+from hybrid.cpu_experts.rows.direct import combined
 from hybrid.cpu_experts.rows.emit import F32, I32, I64, Code
 from hybrid.cpu_experts.rows.modes import Mode
+from hybrid.cpu_experts.rows.stream import AHEAD, prefetch_group
 from hybrid.cpu_experts.rows.vocabulary import LINES, Simd
 
 

@@ -12,9 +12,9 @@ Scales change every group, so C goes to L1 after each and the float epilogue is 
 from typing import Any
 
 from hybrid.cpu_experts.record import LINE_BYTES, STRIDE
-from hybrid.cpu_experts.rows.direct import AHEAD, prefetch_group
 from hybrid.cpu_experts.rows.emit import F32, I8, I16, I64, VOID, Code, vector
 from hybrid.cpu_experts.rows.modes import Mode
+from hybrid.cpu_experts.rows.stream import AHEAD, prefetch_group
 from hybrid.cpu_experts.rows.vocabulary import LINES, Simd
 
 TILE_ROWS = 16
