@@ -395,6 +395,15 @@ def test_writers_at_the_same_time_leave_one_whole_directory(tmp_path):
     assert digests(directory) == digests(write_tiny(tmp_path / "alone", SMALL, seed))
 
 
+def test_a_directory_that_another_writer_moves_aside_is_no_file(tmp_path, monkeypatch):
+    """Between two looks at the place it may vanish: there is only one."""
+    directory = tmp_path / "tiny"  # is there for `exists` and gone for `is_dir`
+    is_dir = Path.is_dir
+    monkeypatch.setattr(Path, "exists", lambda self, **_: True)
+    monkeypatch.setattr(Path, "is_dir", lambda self: self != directory and is_dir(self))
+    assert write_tiny(directory, SMALL) == directory
+
+
 def test_no_room_leaves_nothing(tmp_path):
     """The kernel refuses the write: files may not grow past 64 KiB here."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -158,12 +159,20 @@ def _appearing(directory: Path) -> Iterator[Path]:
 
 
 def _require_replaceable(directory: Path) -> None:
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+    if not _is_directory_or_absent(directory):
         raise CheckpointError(f"{directory} exists and is not a directory; choose another name")
     if _is_foreign(directory):
         raise CheckpointError(
             f"{directory} is not empty and not a tiny checkpoint; choose another name"
         )
+
+
+def _is_directory_or_absent(directory: Path) -> bool:
+    """Asked once: between two questions another process may move it aside."""
+    try:
+        return stat.S_ISDIR(directory.lstat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def _is_foreign(directory: Path) -> bool:
