@@ -36,7 +36,7 @@ from hybrid.cpu_experts.simd import add, load_f32x8, mul, splat_f32, store_f32x8
 
 DOWN_BLOCKS = 16  # row blocks of one DOWN unit
 COLUMNS = 1024  # columns of one COMBINE unit
-BLOCK_FLOATS = ROWS * 4  # bytes of one row's results of a block
+BLOCK_BYTES = ROWS * 4  # of one activation row's results
 ZERO = np.float32(0.0)
 
 
@@ -134,8 +134,8 @@ def _gate_up(encode, planes, job, unit, worker):
         call_rows16(job.rows16, block, WIDE, groups, acts, job.x_stride, index, n, tile)
         for i in range(n):
             h = job.h_rows + (pair + i) * job.h_stride + h_group * job.group_bytes
-            swiglu_group(tile + i * WIDE * BLOCK_FLOATS)
-            encode(tile + i * WIDE * BLOCK_FLOATS, h)
+            swiglu_group(tile + i * WIDE * BLOCK_BYTES)
+            encode(tile + i * WIDE * BLOCK_BYTES, h)
             if biased:
                 bias_codes(h, planes)
 
@@ -167,9 +167,9 @@ def _down(job, unit, worker):
 def _copy_out(job, tile, pair, n, column, blocks):
     """Totals from a tile to o. They grow in the tile because the rows of o collide in L1."""
     for i in range(n):
-        source = tile + i * blocks * BLOCK_FLOATS
+        source = tile + i * blocks * BLOCK_BYTES
         target = job.o + ((pair + i) * job.stripe + column) * 4
-        for at in range(0, blocks * BLOCK_FLOATS, 32):
+        for at in range(0, blocks * BLOCK_BYTES, 32):
             store_f32x8(target, at, load_f32x8(source, at))
 
 

@@ -113,7 +113,6 @@ atomic_add_i32 = _atomic(types.int32, "add")
 atomic_and_i32 = _atomic(types.int32, "and")
 atomic_swap_i32 = _atomic(types.int32, "xchg")
 atomic_add_i64 = _atomic(types.int64, "add")
-atomic_swap_i64 = _atomic(types.int64, "xchg")
 
 
 @intrinsic
@@ -240,21 +239,6 @@ def wake_all(typing: Any, address: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         if HAS_FUTEX:
             _futex(builder, args[0], _WAKE_PRIVATE, ir.IntType(64)(2**31 - 1))
-        return context.get_dummy_value()
-
-    return types.void(types.intp), codegen
-
-
-@intrinsic
-def prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which need not be readable."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.PointerType(ir.IntType(8)))
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [pointer, flag(0), flag(3), flag(1)])  # read, keep, data
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen

@@ -99,7 +99,6 @@ max_signed = _operation(_signed_max)
 min_signed = _operation(_signed_min)
 at_least = _operation(_float_max)  # max(a, b), but NaN where a is NaN
 at_most = _operation(_float_min)  # min(a, b), but NaN where a is NaN
-to_f32 = _operation(lambda builder, a: builder.sitofp(a, f32x8.llvm), f32x8)
 bits_of = _operation(lambda builder, a: builder.bitcast(a, i32x8.llvm), i32x8)
 floats_of = _operation(lambda builder, a: builder.bitcast(a, f32x8.llvm), f32x8)
 
@@ -140,30 +139,17 @@ splat_f32 = _broadcast(f32x8, types.float32)
 splat_i32 = _broadcast(i32x8, types.int32)
 
 
-def _vector_load(kind: Vec, memory: Any, widen: Callable[[Any, Any], Any] | None = None) -> Any:
-    @intrinsic
-    def load(typing: Any, base: Any, offset: Any) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            at = builder.bitcast(
-                element(builder, args[0], args[1], ir.IntType(8)), memory.as_pointer()
-            )
-            value = builder.load(at)
-            value.align = 1
-            return widen(builder, value) if widen else value
+@intrinsic
+def load_f32x8(typing: Any, base: Any, offset: Any) -> Any:
+    """Eight floats at base + offset bytes."""
 
-        return kind(types.intp, types.intp), codegen
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at = element(builder, args[0], args[1], ir.IntType(8))
+        value = builder.load(builder.bitcast(at, f32x8.llvm.as_pointer()))
+        value.align = 1
+        return value
 
-    return load
-
-
-def _widen_bf16(builder: Any, bits: Any) -> Any:
-    wide = builder.zext(bits, i32x8.llvm)
-    return builder.bitcast(builder.shl(wide, ir.Constant(i32x8.llvm, [16] * 8)), f32x8.llvm)
-
-
-load_f32x8 = _vector_load(f32x8, f32x8.llvm)  # offsets are in bytes
-load_i32x8 = _vector_load(i32x8, i32x8.llvm)
-load_bf16x8 = _vector_load(f32x8, ir.VectorType(ir.IntType(16), 8), _widen_bf16)
+    return f32x8(types.intp, types.intp), codegen
 
 
 def _vector_store(kind: Vec, memory: Any) -> Any:

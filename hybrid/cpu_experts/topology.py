@@ -19,7 +19,7 @@ import psutil
 
 SYSTEM = Path("/sys/devices/system")
 CGROUP = Path("/sys/fs/cgroup")
-NEAR, UNKNOWN = 10, 255  # what `distance` says of a node itself, and what it can say at most
+UNKNOWN = 255  # the most that `distance` can say; of a node itself it says 10
 
 
 @dataclass(frozen=True, slots=True)
