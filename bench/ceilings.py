@@ -3,7 +3,9 @@
 Both loops are written here in LLVM IR, apart from the code that is held against them, and run on
 threads of their own, one a core:
 
-    read    8 accumulators of 32 bytes; threads take UNIT bytes at a time from a shared counter
+    read    8 accumulators of 32 bytes; threads take UNIT bytes at a time from a shared counter and
+            go through them from front to back: the plain read that kernels are compared with
+    streams the same through the STREAMS equal parts of a unit at once, which suits prefetchers
     peak    CHAINS accumulators that never leave their registers, each step two independent
             instructions (multiply-add, add) or one (VNNI); no memory at all
 
@@ -24,8 +26,9 @@ import numpy as np
 
 UNIT = 1 << 18  # bytes of memory a thread takes at a time
 STRIDE = 256  # bytes of one turn of the read loop
+STREAMS = 4
 CHAINS = 12  # accumulators; with two operands and one product they fill 15 of AVX2's 16 registers
-PEAK_SECONDS = 0.02  # of one sample
+PEAK_SECONDS = 0.2  # of one sample at least: a prefill meets interruptions that a glimpse misses
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,17 @@ PEAKS = {
 LEVELS = {"x86-64-v3": ("avx2", "fma"), "x86-64-v4": ("avx512f", "avx512bw", "avx512vl")}
 
 
-def read_ir() -> str:
+def read_ir(streams: int) -> str:
     """read(base, units, next, sink): xor units into 32 bytes until the shared counter has none."""
-    accumulators = range(STRIDE // 32)
+    accumulators, step, part = range(STRIDE // 32), STRIDE // streams, UNIT // streams
     start = [
         f"%a{i} = phi <4 x i64> [zeroinitializer, %unit], [%s{i}, %line]" for i in accumulators
     ]
     turn = []
     for i in accumulators:
+        stream, within = divmod(32 * i, step)
         turn += [
-            f"%p{i} = getelementptr i8, ptr %at, i64 {32 * i}",
+            f"%p{i} = getelementptr i8, ptr %at, i64 {stream * part + within}",
             f"%v{i} = load <4 x i64>, ptr %p{i}, align 32",
             f"%s{i} = xor <4 x i64> %a{i}, %v{i}",
         ]
@@ -76,8 +80,8 @@ def read_ir() -> str:
             *start,
             "%at = getelementptr i8, ptr %from, i64 %i",
             *turn,
-            f"%j = add i64 %i, {STRIDE}",
-            f"%again = icmp ult i64 %j, {UNIT}",
+            f"%j = add i64 %i, {step}",
+            f"%again = icmp ult i64 %j, {part}",
             "br i1 %again, label %line, label %done",
             "done: %f0 = freeze <4 x i64> %s0",
             *fold,
@@ -155,16 +159,26 @@ def parsed(ir: str) -> llvm.ModuleRef:
 
 
 @cache
-def _machine_code(isa: str) -> tuple[llvm.ExecutionEngine, Callable[..., None]]:
-    """`read`, or the peak loop of an instruction set; the engine owns the code."""
-    peak = PEAKS.get(isa)
-    ir, name = (peak_ir(peak), "peak") if peak else (read_ir(), "read")
-    machine = target_machine(peak.cpu, peak.features) if peak else target_machine("x86-64-v3", ())
+def _read(streams: int) -> tuple[llvm.ExecutionEngine, Callable[..., None]]:
+    """`read` through so many streams; the engine owns the code."""
+    engine = _compiled(read_ir(streams), target_machine("x86-64-v3", ()))
+    arguments = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+    return engine, ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address("read"))
+
+
+@cache
+def _peak(isa: str) -> tuple[llvm.ExecutionEngine, Callable[..., None]]:
+    """The peak loop of an instruction set; the engine owns the code."""
+    peak = PEAKS[isa]
+    engine = _compiled(peak_ir(peak), target_machine(peak.cpu, peak.features))
+    arguments = [ctypes.c_int64, ctypes.c_void_p]
+    return engine, ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address("peak"))
+
+
+def _compiled(ir: str, machine: llvm.TargetMachine) -> llvm.ExecutionEngine:
     engine = llvm.create_mcjit_compiler(parsed(ir), machine)
     engine.finalize_object()
-    arguments = [ctypes.c_int64, ctypes.c_void_p] if peak else [ctypes.c_void_p, ctypes.c_int64]
-    arguments += [] if peak else [ctypes.c_void_p, ctypes.c_void_p]
-    return engine, ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address(name))
+    return engine
 
 
 def host_peaks() -> tuple[str, ...]:
@@ -212,9 +226,9 @@ class Team:
         ]
         return [future.result() for future in futures]
 
-    def read(self, memory: np.ndarray) -> tuple[int, float]:
+    def read(self, memory: np.ndarray, streams: int = 1) -> tuple[int, float]:
         """Bytes and seconds of one pass of all threads over the whole UNITs of `memory`."""
-        _, code = _machine_code("read")
+        _, code = _read(streams)
         taken = np.zeros(1, np.int64)
         base, units = memory.ctypes.data, memory.nbytes // UNIT
         spans = self._together(lambda sink: code(base, units, taken.ctypes.data, sink))
@@ -223,7 +237,7 @@ class Team:
 
     def peak(self, isa: str) -> tuple[int, float]:
         """Multiply-accumulates of all threads in the loop of `isa`, and the seconds of the mean."""
-        _, code = _machine_code(isa)
+        _, code = _peak(isa)
         self._sinks[:] = self._operands  # zeros would draw less power than real products
         spans = self._together(lambda sink: code(self._loops, sink))
         seconds = [ended - began for began, ended in spans]

@@ -4,8 +4,9 @@
 
 One layer of K2.5 (hidden 7168, intermediate 2048, top-8) with enough experts resident that no cache
 holds them; every step picks other experts. A round measures, for each thread count, a plain read of
-the records, the peak of an int8 loop, and then every step once in every mode and on every peer,
-with the same inputs; so noise hits all alike. A step follows another one at once, as layers do.
+the records and one in four streams, the peak of an int8 loop, and then every step once in every
+mode and on every peer, with the same inputs; so noise hits all alike. A step follows another one at
+once, as layers do. Shares "of read" are of the plain read.
 GB/s count each distinct expert's record once a step; GFLOP/s two operations for each
 multiply-accumulate of the layer, of which an int16 activation costs two of the peak's.
 

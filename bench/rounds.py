@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import synthetic
-from ceilings import Team
+from ceilings import STREAMS, Team
 from ours import Ours
 from peer import PeerError, PeerProcess
 from rows import MACHINE, Sample, Samples, Subject
@@ -48,8 +48,9 @@ def measure(run: Run, records: np.ndarray) -> Samples:
 def _machine(run: Run, team: Team, records: np.ndarray) -> Iterator[tuple[Subject, Sample]]:
     count = min(READ_RECORDS, len(records))
     first = int(run.rng.integers(0, len(records) - count + 1))
-    nbytes, seconds = team.read(records[first : first + count])
-    yield Subject(MACHINE, "read", team.threads), Sample(seconds, nbytes=nbytes)
+    for what, streams in (("read", 1), ("streams", STREAMS)):
+        nbytes, seconds = team.read(records[first : first + count], streams)
+        yield Subject(MACHINE, what, team.threads), Sample(seconds, nbytes=nbytes)
     for isa in run.options.peaks:
         macs, seconds = team.peak(isa)
         yield Subject(MACHINE, "peak", team.threads, isa), Sample(seconds, macs=macs)

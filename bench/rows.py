@@ -21,7 +21,7 @@ class Subject:
     """What is timed: one line of the table."""
 
     engine: str  # MACHINE, "ours" or a peer
-    what: str  # "read", "peak", "decode" or "prefill"
+    what: str  # "read", "streams", "peak", "decode" or "prefill"
     threads: int
     isa: str = ""
     activation: str = ""
@@ -31,7 +31,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One timed step; of `read` only the bytes count, of `peak` only the operations."""
+    """One timed step; of reads only the bytes count, of `peak` only the operations."""
 
     seconds: float
     nbytes: int = 0  # of weights: the records of distinct experts

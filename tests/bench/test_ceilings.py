@@ -63,11 +63,12 @@ def memory():
     return array
 
 
+@pytest.mark.parametrize("streams", [1, ceilings.STREAMS])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_read_takes_every_unit_once(memory, threads):
+def test_a_read_takes_every_unit_once(memory, threads, streams):
     team = Team(threads)
     team._sinks[:] = 0
-    nbytes, seconds = team.read(memory)
+    nbytes, seconds = team.read(memory, streams)
     assert nbytes == 3 * UNIT
     assert seconds > 0
     together = np.bitwise_xor.reduce(team._sinks[:, :32])

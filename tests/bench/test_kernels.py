@@ -99,7 +99,7 @@ class Machine:
     def __init__(self, threads):
         self.threads = threads
 
-    def read(self, memory):
+    def read(self, memory, streams=1):
         return memory.nbytes, 1.0
 
     def peak(self, isa):
@@ -114,7 +114,8 @@ def test_every_step_is_taken_once_a_round_with_both_poolings(found):
     assert ("fast", 2, 64, 8) in steps
     assert ("fast", 2, 64, 16) in steps
     machine = {(s.what, s.threads, s.isa) for s in counts if s.engine == MACHINE}
-    assert machine == {("read", 1, ""), ("read", 2, ""), ("peak", 1, "avx2"), ("peak", 2, "avx2")}
+    whats = (("read", ""), ("streams", ""), ("peak", "avx2"))
+    assert machine == {(what, threads, isa) for what, isa in whats for threads in (1, 2)}
 
 
 def test_steps_follow_a_step_of_one_token(found):

@@ -2,8 +2,8 @@
 
     rows16(block, blocks, groups, acts, stride, index, n, out)
 
-See the package docstring. n is 1 … MAX_ROWS. Up to `direct.MAX_ROWS` rows take the direct shape;
-more take the instruction set's own, four row blocks at a time where the shape can.
+See the package docstring. n is 1 … MAX_ROWS. Up to `direct.MAX_ROWS` rows take the direct shapes;
+more take the instruction set's own. All go four row blocks at a time where the shape can.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Emit = Callable[[Code, Simd, Mode, int, Any, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How an instruction set handles more rows than the direct shape takes."""
+    """How some number of rows meets a few row blocks at a time."""
 
     emit: Emit
     blocks: tuple[int, ...]  # row blocks at a time, descending to 1
@@ -36,6 +36,7 @@ class Shape:
     amx: bool = False
 
 
+SINGLE = Shape(direct.emit_single, (WIDE, 1))
 EXPANDED = Shape(emit_expanded, (WIDE, 1), biased=True)
 RESIDENT = Shape(emit_resident, (1,))
 TILES = Shape(tiles.emit_tiles, (WIDE, 1), amx=True)
@@ -111,7 +112,10 @@ def _by_count(code: Code, simd: Simd, mode: Mode, shape: Shape, block: Any, call
         if shape.amx:
             tiles.release(code)
 
-    cases = {rows: few(rows) for rows in range(1, direct.MAX_ROWS + 1)}
+    def single() -> None:
+        _block_by_block(code, simd, mode, SINGLE, block, call.fixed(I64(0), 1))
+
+    cases = {1: single, **{rows: few(rows) for rows in range(2, direct.MAX_ROWS + 1)}}
     code.switch(call.n, cases, many)
 
 
