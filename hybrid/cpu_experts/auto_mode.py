@@ -101,16 +101,17 @@ def measure(isa: str, threads: int) -> Speeds:
 
 def _stream(isa: str, mode: Name, weights: NDArray[np.uint8], blocks: int) -> float:
     """Seconds for one activation row to pass all weights, each thread over its own."""
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(dispatch.rows16(isa, mode))
-    stride = int(row_stride.py_func(INPUTS, MODES[mode].group_bytes))
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(dispatch.rows16(isa, mode))
+    step = MODES[mode].group_bytes
+    stride = int(row_stride.py_func(INPUTS, step))
     row, index = np.zeros(stride, np.uint8), np.zeros(1, np.int32)
     ready = threading.Barrier(len(weights) + 1)
 
     def work(own: NDArray[np.uint8]) -> None:
         out = np.zeros(blocks * 16, np.float32)
-        facts = own.ctypes.data, blocks, INPUTS // 32, row.ctypes.data, stride, index.ctypes.data
+        facts = own.ctypes.data, blocks, INPUTS // 32, row.ctypes.data, stride, step
         ready.wait()
-        call(*facts, 1, out.ctypes.data)
+        call(*facts, index.ctypes.data, 1, out.ctypes.data)
 
     workers = [threading.Thread(target=work, args=(own,)) for own in weights]
     for worker in workers:

@@ -44,10 +44,14 @@ def select_mode(activation: str) -> Name:
     return MODES[name].name
 
 
-def biased_from(isa: str, mode: Name) -> int:
-    """Rows of one expert from which on its kernel wants codes + 128 (rows/modes.py)."""
-    biased = isa != PORTABLE and isas.ISAS[isa].many.biased and MODES[mode] is not BF16
-    return direct.MAX_ROWS + 1 if biased else NEVER
+def panels_from(mode: Name) -> int:
+    """Rows of one expert from which on they are laid out group by group (job.py)."""
+    return NEVER if MODES[mode] is BF16 else direct.MAX_ROWS + 1
+
+
+def biased(isa: str, mode: Name) -> bool:
+    """Whether the codes of such rows are to be unsigned, + 128 (rows/expanded.py)."""
+    return isa != PORTABLE and isas.ISAS[isa].many.biased and MODES[mode] is not BF16
 
 
 @once

@@ -78,7 +78,10 @@ def _sort_pairs(job, n_experts, ids):
             store_i32(job.itself, pair, pair)
         store_i32(job.place, slot, pair)
     job.segments = segments
-    job.biased = 1 if longest >= job.biased_from else 0
+    job.panels = 1 if longest >= job.panels_from else 0
+    for segment in range(segments):
+        for pair in range(load_i32(job.first, segment), load_i32(job.first, segment + 1)):
+            store_i32(job.segment_of, pair, segment)
 
 
 @inlined
@@ -126,7 +129,7 @@ def _forward(layer_address, job_address, x, ids, weights, out, pool, alone):
     job.shards, job.nodes = layer.shards, layer.nodes
     job.hidden, job.intermediate = layer.hidden, layer.intermediate
     job.group_bytes, job.rows16, job.k = layer.group_bytes, layer.rows16, k
-    job.biased_from = layer.biased_from
+    job.panels_from, job.biased = layer.panels_from, layer.biased
     job.tokens = min(tokens, CHUNK_TOKENS)
     needed = cut_scratch(job, layer.n_experts, workers, scratch)
     if needed > capacity:

@@ -5,10 +5,15 @@ expert's weights are read once for all its tokens; `segment` s is expert[s] with
 first[s] ... first[s+1]-1. Every part of the scratch starts on a cache line:
 
     x_rows [tokens]     encoded activations        token_of [pairs]    row of x_rows a pair reads
-    x_biased [tokens]   the same, codes + 128      itself   [pairs]    0, 1, 2 ...: row of h_rows
+    x_panels [pairs]    the same, see below        itself   [pairs]    0, 1, 2 ...
     h_rows [pairs]      encoded silu(gate) * up    place    [tokens*k] the pair of a slot, or -1
     o      [pairs, columns] float32                expert, first, cursor: the segments
     per worker: a tile of [MAX_ROWS, 64] float32                  bounds: the units of each node
+
+A segment of many pairs is a panel in x_panels and in h_rows: for each group, that group of all its
+pairs side by side. Its kernel takes a group of all rows at a time and then finds them in one place;
+rows that lie pages apart made prefill a sixth slower (docs/log.md). In `segment_of` a pair finds
+its segment.
 
 `columns` is a stripe of the hidden size: DOWN and COMBINE go through the stripes one after another,
 so that o stays small however long the batch is.
@@ -43,7 +48,8 @@ LAYER = np.dtype(
             "group_bytes",  # one encoded group of 32 activations
             "kernel",  # address of void(job, unit, worker): kernel.py
             "rows16",  # address of the instruction set's own part
-            "biased_from",  # rows of a segment from which on it wants biased codes
+            "panels_from",  # pairs of a segment from which on it is a panel
+            "biased",  # 1 if panels hold codes + 128
         )
     ]
 )
@@ -74,8 +80,9 @@ JOB = np.dtype(
             "hidden",
             "intermediate",
             "group_bytes",
-            "biased_from",
-            "biased",  # 1 if some segment is that long
+            "panels_from",
+            "biased",
+            "panels",  # 1 if some segment is one
             "x_stride",  # bytes from one encoded row to the next
             "h_stride",
             "column",  # first of the stripe
@@ -88,12 +95,13 @@ JOB = np.dtype(
             "weights",  # [tokens, k] float32
             "out",  # [tokens, hidden] float32
             "x_rows",
-            "x_biased",
+            "x_panels",
             "h_rows",
             "o",
             "token_of",
             "itself",
             "place",
+            "segment_of",
             "expert",
             "first",
             "cursor",
@@ -105,7 +113,7 @@ Layer, Job, Shard = from_dtype(LAYER), from_dtype(JOB), from_dtype(SHARD)
 layer_at, job_at, shard_at = pointer_to(Layer), pointer_to(Job), pointer_to(Shard)
 SHARD_BYTES = SHARD.itemsize
 KERNEL = types.void(types.CPointer(Job), types.intp, types.intp)  # (job, unit, worker)
-ROWS16 = types.void(*[types.intp] * 8)  # block, blocks, groups, acts, stride, index, n, out
+ROWS16 = types.void(*[types.intp] * 9)  # block, blocks, groups, acts, stride, step, index, n, out
 
 
 @inlined
@@ -131,9 +139,9 @@ def cut_scratch(job, n_experts, workers, base):
     at = base
     job.x_rows = at
     at += job.tokens * job.x_stride
-    job.x_biased = at
-    if pairs >= job.biased_from:
-        at += job.tokens * job.x_stride
+    job.x_panels = at
+    if pairs >= job.panels_from:
+        at += pairs * job.x_stride
     job.h_rows = at
     at += pairs * job.h_stride
     job.o = at
@@ -143,6 +151,8 @@ def cut_scratch(job, n_experts, workers, base):
     job.itself = at
     at += lines(pairs * 4)
     job.place = at
+    at += lines(pairs * 4)
+    job.segment_of = at
     at += lines(pairs * 4)
     job.expert = at
     at += lines(n_experts * 4)

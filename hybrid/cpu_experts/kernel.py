@@ -1,6 +1,6 @@
 """The shape of the computation, written once; an instruction set brings only its `rows16`.
 
-    ENCODE    unit = token                     x row -> encoded activation row, biased too if needed
+    ENCODE    unit = token                     x row -> encoded activation row, and into panels
     GATE_UP   unit = expert x 32 rows          gate, up of these rows -> silu(gate) * up -> encoded
     DOWN      unit = expert x up to 256 rows   encoded row -> o[pair], columns of the stripe
     COMBINE   unit = token x 1024 columns      out = sum, in slot order, of weight * o[pair]
@@ -89,16 +89,45 @@ def _column_units(job):
 
 
 @inlined
+def _panel(job, segment):
+    """1 if a segment is a panel (job.py)."""
+    pairs = load_i32(job.first, segment + 1) - load_i32(job.first, segment)
+    return 1 if pairs >= job.panels_from else 0
+
+
+@inlined
+def _at(job, base, stride, segment, pair):
+    """Where the first group of a pair lies in x_panels or h_rows, and the distance of the next."""
+    first = load_i32(job.first, segment)
+    if _panel(job, segment):
+        pairs = load_i32(job.first, segment + 1) - first
+        return base + first * stride + (pair - first) * job.group_bytes, pairs * job.group_bytes
+    return base + pair * stride, job.group_bytes
+
+
+@inlined
 def _encode_row(encode, planes, job, token):
     source = job.x + token * job.hidden * 4
     row = job.x_rows + token * job.x_stride
-    biased = job.x_biased + token * job.x_stride
     for group in range(job.hidden // 32):
-        at = group * job.group_bytes
-        encode(source + group * 128, row + at)
+        encode(source + group * 128, row + group * job.group_bytes)
+    if job.panels:
+        for slot in range(token * job.k, (token + 1) * job.k):
+            pair = load_i32(job.place, slot)
+            if pair >= 0 and _panel(job, load_i32(job.segment_of, pair)):
+                _spread_row(planes, job, row, pair)
+
+
+@inlined
+def _spread_row(planes, job, row, pair):
+    """Copy an encoded row into its place in a panel."""
+    at, step = _at(job, job.x_panels, job.x_stride, load_i32(job.segment_of, pair), pair)
+    for group in range(job.hidden // 32):
+        source, target = row + group * job.group_bytes, at + group * step
+        for word in range(job.group_bytes // 8):
+            store_i64(target, word, load_i64(source, word))
         if job.biased:
-            encode(source + group * 128, biased + at)
-            bias_codes(biased + at, planes)
+            bias_codes(target, planes)
 
 
 @inlined
@@ -126,17 +155,21 @@ def _gate_up(encode, planes, job, unit, worker):
     block += at * WIDE * groups * STRIDE  # gate, up, gate, up
     tile = job.tiles + worker * WORKER_BYTES
     first, end = load_i32(job.first, segment), load_i32(job.first, segment + 1)
-    biased = end - first >= job.biased_from
-    acts = job.x_biased if biased else job.x_rows
+    panel = _panel(job, segment)
+    acts, stride, step = job.x_rows, job.x_stride, job.group_bytes
+    if panel:
+        acts, step = _at(job, job.x_panels, job.x_stride, segment, first)
+        stride = job.group_bytes
     for call in range(_calls(end - first)):
         pair, n = _part(first, end, call)
-        index = job.token_of + pair * 4
-        call_rows16(job.rows16, block, WIDE, groups, acts, job.x_stride, index, n, tile)
+        rows = job.itself + (pair - first) * 4 if panel else job.token_of + pair * 4
+        call_rows16(job.rows16, block, WIDE, groups, acts, stride, step, rows, n, tile)
         for i in range(n):
-            h = job.h_rows + (pair + i) * job.h_stride + h_group * job.group_bytes
+            h, h_step = _at(job, job.h_rows, job.h_stride, segment, pair + i)
+            h += h_group * h_step
             swiglu_group(tile + i * WIDE * BLOCK_BYTES)
             encode(tile + i * WIDE * BLOCK_BYTES, h)
-            if biased:
+            if panel and job.biased:
                 bias_codes(h, planes)
 
 
@@ -153,13 +186,15 @@ def _down(job, unit, worker):
     first += chunk * DOWN_BLOCKS
     last = min(first + DOWN_BLOCKS, last)
     tile = job.tiles + worker * WORKER_BYTES
+    acts, step = _at(job, job.h_rows, job.h_stride, segment, start)
+    stride = job.group_bytes if _panel(job, segment) else job.h_stride
     for index in range(first, last, WIDE):
         blocks = min(WIDE, last - index)
         block = down + (index - shard.down) * groups * STRIDE
         for call in range(_calls(end - start)):
             pair, n = _part(start, end, call)
-            rows = job.itself + pair * 4
-            call_rows16(job.rows16, block, blocks, groups, job.h_rows, job.h_stride, rows, n, tile)
+            rows = job.itself + (pair - start) * 4
+            call_rows16(job.rows16, block, blocks, groups, acts, stride, step, rows, n, tile)
             _copy_out(job, tile, pair, n, index * ROWS - job.column, blocks)
 
 

@@ -105,7 +105,8 @@ class ExpertLayer:
         layer["group_bytes"] = MODES[self.activation].group_bytes
         layer["kernel"] = dispatch.compiled_kernel(self.activation).address
         layer["rows16"] = dispatch.rows16(self.isa, self.activation)
-        layer["biased_from"] = dispatch.biased_from(self.isa, self.activation)
+        layer["panels_from"] = dispatch.panels_from(self.activation)
+        layer["biased"] = dispatch.biased(self.isa, self.activation)
         return layer
 
     def set_expert(self, e: int, *, gate: Int4, up: Int4, down: Int4) -> None:

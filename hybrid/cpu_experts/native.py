@@ -179,6 +179,7 @@ def call_rows16(
     groups: Any,
     acts: Any,
     stride: Any,
+    step: Any,
     index: Any,
     n: Any,
     out: Any,
@@ -189,7 +190,7 @@ def call_rows16(
         _call(builder, args[0], args[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), codegen
+    return types.void(*[types.intp] * 10), codegen
 
 
 def _futex(builder: Any, address: Any, operation: int, value: Any) -> None:

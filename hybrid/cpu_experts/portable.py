@@ -18,11 +18,9 @@ from hybrid.cpu_experts.native import (
     store_f32,
 )
 from hybrid.cpu_experts.record import GROUP_BYTES, LINE_BYTES, ROWS, STRIDE
-from hybrid.cpu_experts.rows.modes import BF16, INT8, INT16
+from hybrid.cpu_experts.rows.modes import INT8, INT16
 
-INT8_BYTES, INT8_SCALE = INT8.group_bytes, INT8.scale_at
-INT16_BYTES, INT16_SCALE = INT16.group_bytes, INT16.scale_at
-BF16_BYTES = BF16.group_bytes
+INT8_SCALE, INT16_SCALE = INT8.scale_at, INT16.scale_at
 ZERO = np.float32(0.0)
 
 
@@ -41,10 +39,10 @@ def _weight(tile, row, index):
 
 
 @inlined
-def _row_int8(block, groups, act, row):
+def _row_int8(block, groups, act, step, row):
     acc = ZERO
     for group in range(groups):
-        tile, x = block + group * STRIDE, act + group * INT8_BYTES
+        tile, x = block + group * STRIDE, act + group * step
         dot = 0
         for index in range(32):
             dot += _weight(tile, row, index) * load_i8(x, index)
@@ -53,10 +51,10 @@ def _row_int8(block, groups, act, row):
 
 
 @inlined
-def _row_int16(block, groups, act, row):
+def _row_int16(block, groups, act, step, row):
     acc = ZERO
     for group in range(groups):
-        tile, x = block + group * STRIDE, act + group * INT16_BYTES
+        tile, x = block + group * STRIDE, act + group * step
         dot = 0
         for index in range(32):
             dot += _weight(tile, row, index) * (256 * load_i8(x, index) + load_i8(x, 32 + index))
@@ -65,10 +63,10 @@ def _row_int16(block, groups, act, row):
 
 
 @inlined
-def _row_bf16(block, groups, act, row):
+def _row_bf16(block, groups, act, step, row):
     acc = ZERO
     for group in range(groups):
-        tile, x = block + group * STRIDE, act + group * BF16_BYTES
+        tile, x = block + group * STRIDE, act + group * step
         total = ZERO
         for index in range(32):
             total = total + load_f32(x, index) * np.float32(_weight(tile, row, index))
@@ -77,13 +75,13 @@ def _row_bf16(block, groups, act, row):
 
 
 def _rows16(row_of):
-    def rows16(block, blocks, groups, acts, stride, index, n, out):
+    def rows16(block, blocks, groups, acts, stride, step, index, n, out):
         for each in range(blocks):
             at = block + each * groups * STRIDE
             for i in range(n):
                 act = acts + load_i32(index, i) * stride
                 for row in range(ROWS):
-                    value = row_of(at, groups, act, row)
+                    value = row_of(at, groups, act, step, row)
                     store_f32(out, (i * blocks + each) * ROWS + row, value)
 
     return rows16

@@ -57,9 +57,8 @@ def call_rows16(address, blocks, acts, index):
     count, n = len(blocks), len(index)
     memory = np.full(2 * GUARD + n * count * ROWS, UNTOUCHED, np.uint32)
     index = np.array(index, np.int32)
-    stride = acts.strides[0]
-    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(address)(
-        blocks.ctypes.data, count, blocks.shape[1] // STRIDE, acts.ctypes.data, stride,
+    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)(address)(
+        blocks.ctypes.data, count, blocks.shape[1] // STRIDE, acts.ctypes.data, *acts.strides,
         index.ctypes.data, n, memory.ctypes.data + 4 * GUARD,
     )  # fmt: skip
     assert (memory[:GUARD] == UNTOUCHED).all(), "written before out"
@@ -70,7 +69,7 @@ def call_rows16(address, blocks, acts, index):
 def rows16(isa, mode, blocks, acts, index=None):
     """The results float32 [n, blocks * 16], codes biased where this kernel wants them so."""
     index = np.arange(len(acts)) if index is None else index
-    if len(index) >= dispatch.biased_from(isa, mode):
+    if len(index) >= dispatch.panels_from(mode) and dispatch.biased(isa, mode):
         acts = biased(mode, acts)
     return call_rows16(dispatch.rows16(isa, mode), blocks, acts, index)
 

@@ -45,11 +45,12 @@ def test_modes(name):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_who_wants_biased_codes(mode):
-    """The expanded shape alone, from the fifth row on; bf16 has no codes."""
+def test_who_wants_panels_and_biased_codes(mode):
+    """Panels from the fifth row on, biased for the expanded shape alone; bf16 has no codes."""
+    assert dispatch.panels_from(mode) == (5 if mode != "bf16" else dispatch.NEVER)
     expanded = {"avx2", "avxvnni", "avx512bw"} if mode != "bf16" else set()
     for isa in ("portable", *isas.ISAS):
-        assert dispatch.biased_from(isa, mode) == (5 if isa in expanded else dispatch.NEVER)
+        assert dispatch.biased(isa, mode) == (isa in expanded)
 
 
 def test_warm_up_reports_every_kernel():

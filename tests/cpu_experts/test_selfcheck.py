@@ -14,7 +14,7 @@ from hybrid.cpu_experts.rows.modes import MODES
 from hybrid.errors import KernelError
 
 HERE = package.available_isas()
-ROWS16 = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)
+ROWS16 = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 9)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -35,7 +35,7 @@ def plant(monkeypatch):
         monkeypatch.setattr(dispatch, "rows16", lambda isa, mode: kernels[isa](mode))
 
     monkeypatch.setattr(dispatch, "available_isas", lambda: ("portable", "planted"))
-    monkeypatch.setattr(dispatch, "biased_from", lambda isa, mode: dispatch.NEVER)
+    monkeypatch.setattr(dispatch, "biased", lambda isa, mode: False)
     return into
 
 
@@ -49,7 +49,7 @@ def test_every_shape_of_a_kernel_is_asked_for(plant):
     portable, seen = ROWS16(dispatch.rows16("portable", "int8")), set()
 
     def noting(*arguments):
-        seen.add((arguments[1], arguments[6]))  # blocks, n
+        seen.add((arguments[1], arguments[7]))  # blocks, n
         portable(*arguments)
 
     plant(noting)

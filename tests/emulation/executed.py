@@ -22,7 +22,7 @@ from tests.emulation.machine import Buffer, Outcome
 from tests.emulation.runner import TIMEOUT_S, Call, Job, run
 from tests.reference.rows16 import ROWS
 
-BLOCKS_AT, GROUPS_AT, TOKENS_AT = 1, 2, 6  # places among the arguments of rows16
+BLOCKS_AT, GROUPS_AT, TOKENS_AT = 1, 2, 7  # places among the arguments of rows16
 
 MINIMAL = {  # instruction set -> CPU model
     "avx2": "haswell",
@@ -57,19 +57,22 @@ def call_of(isa: str, case: Case, at_end: bool = True, limit: int | None = None)
     """rows16 with buffers of exactly the size that it may touch."""
     blocks, groups, n = case.shape
     acts = acts_for(isa, case)
+    memory = acts if acts.flags.c_contiguous else acts.T
     out = np.full((n, blocks * ROWS), np.nan, np.float32)
     arguments = (
-        Buffer(case.packed, False, at_end), blocks, groups, Buffer(acts, False, at_end),
-        acts.strides[0], Buffer(case.index, False, at_end), n, Buffer(out, True, at_end),
+        Buffer(case.packed, False, at_end), blocks, groups, Buffer(memory, False, at_end),
+        *acts.strides, Buffer(case.index, False, at_end), n, Buffer(out, True, at_end),
     )  # fmt: skip
     return Call(arguments, MODES.index(case.mode), branch_limit=limit)
 
 
 def acts_for(isa: str, case: Case) -> np.ndarray:
-    """The activation rows as the instruction set's shape for so many tokens wants them."""
-    if len(case.index) <= MAX_ROWS or not ISAS[isa].many.biased:
+    """The activations as the layer gives them to a kernel for so many tokens: rows, or a panel."""
+    if len(case.index) <= MAX_ROWS or case.mode == "bf16":
         return case.acts
-    acts = case.acts.copy()
+    acts = np.array(case.acts.T, order="C").T  # group by group in memory
+    if not ISAS[isa].many.biased:
+        return acts
     for plane in planes(case.mode):
         acts[plane] ^= -128  # + 128, as unsigned bytes
     return acts

@@ -1,10 +1,10 @@
 """The micro-kernels: what an instruction set does with a few row blocks and a few activation rows.
 
-    rows(block, blocks, groups, acts, stride, index, n, out)
+    rows16(block, blocks, groups, acts, stride, step, index, n, out)
 
 `blocks` row blocks of 16 outputs, `groups` quantisation groups long, one after another in memory
-(record.py), times the n activation rows acts + index[i] * stride. out is float32 [n][blocks * 16],
-contiguous; nothing else is written.
+(record.py), times n activation rows: group g of row i lies at acts + index[i] * stride + g * step.
+out is float32 [n][blocks * 16], contiguous; nothing else is written.
 
     emit        LLVM IR of one C function, in Python
     modes       how an encoded activation group lies in memory

@@ -59,7 +59,7 @@ def emit_single(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, cal
             (after,) = _group(code, simd, mode, places, [x], [before])
             for offset, total in zip(at, after, strict=True):
                 code.store(total, call.out, offset)
-        return [b.add(tile, I64(STRIDE)), b.add(x, I64(mode.group_bytes))]
+        return [b.add(tile, I64(STRIDE)), b.add(x, call.step)]
 
     code.loop(I64(0), call.groups, 1, [block, call.pointers[0]], one_group)
 

@@ -11,7 +11,7 @@ with weights in registers needs 8 broadcasts more (docs/log.md).
 
 from typing import Any
 
-from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
+from hybrid.cpu_experts.record import ROWS, STRIDE
 from hybrid.cpu_experts.rows.emit import F32, I64, Code
 from hybrid.cpu_experts.rows.modes import Mode
 from hybrid.cpu_experts.rows.stream import prefetch_group
@@ -95,8 +95,6 @@ def emit_expanded(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, c
         def one_row(row: Any, inner: list[Any]) -> list[Any]:
             pointer, out = inner
             x = b.add(code.load(pointer, 0, I64), offset)
-            for at in range(mode.group_bytes, 2 * mode.group_bytes, LINE_BYTES):
-                code.prefetch(x, at + LINE_BYTES)  # rows lie pages apart: no CPU foresees them
             dots = _dots(code, simd, mode, weights, x, high)
             scale = simd.every(x, mode.scale_at, F32)
             for vector in range(weights.vectors):
@@ -109,7 +107,7 @@ def emit_expanded(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, c
 
         start = [call.table, b.add(call.out, I64(REACH))]
         code.loop(I64(0), call.n, 1, start, one_row)
-        return [b.add(tile, I64(STRIDE)), b.add(offset, I64(mode.group_bytes))]
+        return [b.add(tile, I64(STRIDE)), b.add(offset, call.step)]
 
     call.clear(simd, weights.vectors)
     code.loop(I64(0), call.groups, 1, [block, I64(0)], group)

@@ -1,6 +1,6 @@
 """The C function `rows16`, put together for one instruction set and one activation mode.
 
-    rows16(block, blocks, groups, acts, stride, index, n, out)
+    rows16(block, blocks, groups, acts, stride, step, index, n, out)
 
 See the package docstring. n is 1 … MAX_ROWS. Up to `direct.MAX_ROWS` rows take the direct shapes;
 more take the instruction set's own. All go four row blocks at a time where the shape can.
@@ -19,7 +19,7 @@ from hybrid.cpu_experts.rows.modes import BF16, Mode
 from hybrid.cpu_experts.rows.resident import emit_resident
 from hybrid.cpu_experts.rows.vocabulary import Simd
 
-ARGUMENTS = ("block", "blocks", "groups", "acts", "stride", "index", "n", "out")
+ARGUMENTS = ("block", "blocks", "groups", "acts", "stride", "step", "index", "n", "out")
 MAX_ROWS = 64
 WIDE = 4  # row blocks that a shape takes together: 32 rows of gate and their 32 of up
 
@@ -49,6 +49,7 @@ class Call:
     code: Code
     blocks: Any
     groups: Any
+    step: Any  # bytes from one activation group of a row to the next
     n: Any
     out: Any
     out_stride: Any  # bytes from one row's totals to the next
@@ -78,7 +79,7 @@ class Call:
 def build(make_simd: Callable[[Code], Simd], mode: Mode, shape: Shape) -> str:
     """LLVM IR of `rows16`."""
     code = Code("rows16", ARGUMENTS)
-    block, blocks, groups, acts, stride, index, n, out = code.arguments
+    block, blocks, groups, acts, stride, step, index, n, out = code.arguments
     table = code.stack(8 * MAX_ROWS)
     b = code.b
 
@@ -88,7 +89,7 @@ def build(make_simd: Callable[[Code], Simd], mode: Mode, shape: Shape) -> str:
         return []
 
     code.loop(I64(0), n, 1, [], address)
-    call = Call(code, blocks, groups, n, out, b.mul(blocks, I64(4 * ROWS)), table)
+    call = Call(code, blocks, groups, step, n, out, b.mul(blocks, I64(4 * ROWS)), table)
     simd = make_simd(code)
     if mode is BF16:
         _in_fours(code, simd, mode, block, call)

@@ -41,7 +41,7 @@ def emit_resident(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, c
             return [b.add(pointer, I64(8)), b.add(out, call.out_stride)]
 
         code.loop(I64(0), call.n, 1, [call.table, call.out], one_row)
-        return [b.add(tile, I64(STRIDE)), b.add(offset, I64(mode.group_bytes))]
+        return [b.add(tile, I64(STRIDE)), b.add(offset, call.step)]
 
     call.clear(simd, 1)
     code.loop(I64(0), call.groups, 1, [block, I64(0)], group)

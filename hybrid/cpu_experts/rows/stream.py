@@ -40,7 +40,7 @@ def stream_blocks(
         prefetch_group(code, tile, AHEAD)
         x = [b.add(row, offset) for row in call.pointers[:rows]]
         results = group(tile, x, totals)
-        return [b.add(tile, I64(STRIDE)), b.add(offset, I64(mode.group_bytes)), *results]
+        return [b.add(tile, I64(STRIDE)), b.add(offset, call.step), *results]
 
     code.loop(I64(0), call.blocks, 1, [block, call.out], one_block)
 

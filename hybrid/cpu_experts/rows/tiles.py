@@ -82,7 +82,7 @@ def emit_tiles(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, call
             return [b.add(pointer, I64(8)), b.add(out, call.out_stride), following]
 
         code.loop(I64(0), call.n, TILE_ROWS, [], some_rows)
-        return [b.add(tile, I64(STRIDE)), b.add(offset, I64(mode.group_bytes))]
+        return [b.add(tile, I64(STRIDE)), b.add(offset, call.step)]
 
     call.clear(simd, blocks)
     code.loop(I64(0), call.groups, 1, [block, I64(0)], group)
