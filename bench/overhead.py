@@ -24,6 +24,7 @@ from environment import environment
 import hybrid
 from hybrid.sampling import Sampler, SamplingParams
 from hybrid.tiny import K25_LAYOUT, write_tiny
+from hybrid.vision.prompt import Prompt
 
 WARM_UP = 20
 VOCAB_SIZE = 163_840
@@ -64,7 +65,7 @@ def measure(engine: hybrid.Engine, tokens: int) -> tuple[list[float], dict[str, 
     """Seconds of each decoded token, and mean milliseconds a token by part of the model."""
     timeline = engine._timeline
     spent = timeline.model.spent
-    timeline.prefill(list(range(8)))
+    timeline.prefill(Prompt(list(range(8))))
     for token in range(WARM_UP):
         timeline.step(token)
     before = asdict(spent)

@@ -22,6 +22,7 @@ from cli.settings import Settings
 from hybrid.errors import RequestError
 
 if TYPE_CHECKING:
+    from cli.attachments import Attachment
     from cli.conversation import Conversation
     from cli.sessions import SessionFile
     from cli.turn import View
@@ -46,6 +47,7 @@ def _load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             default="bf16",
             help="Attention, shared experts and head on the CPU; int8 halves their bytes.",
         ),
+        click.option("--no-vision", is_flag=True, help="Leave out what sees pictures and videos."),
         click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
     ):
@@ -58,6 +60,8 @@ def _load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-p", "--prompt", help='Answer this and exit; "-" reads standard input.')
 @click.option("--instant", is_flag=True, help="Answer without thinking first.")
 @click.option("--system", help="System prompt.")
+@click.option("-i", "--image", type=_FILE, multiple=True, help="Show a picture; repeatable.")
+@click.option("--video", type=_FILE, multiple=True, help="Show a video; repeatable.")
 @click.option("--tools", type=_FILE, help="JSON list of tool declarations.")
 @click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last session.")
 @click.option("--session", help="Go on with this session, or begin it.")
@@ -90,8 +94,9 @@ def _answer(here: Settings, flags: dict[str, Any], text: str, *, as_json: bool, 
 
     view = _one_shot_view(here, as_json=as_json, plain=plain)
     session, conversation = _open(here, flags)
-    conversation.messages.append(Message("user", text))
     with _loaded(here, flags, view) as engine:
+        attachments = tuple(_attach(engine, flags, view))
+        conversation.messages.append(Message("user", text, attachments=attachments))
         return one_shot.run(engine, conversation, view, session, as_json=as_json)
 
 
@@ -104,7 +109,16 @@ def _converse(here: Settings, flags: dict[str, Any], *, plain: bool) -> int:
     if session is None:
         session = sessions.new_session(here.sessions_dir)
     with _loaded(here, flags, view) as engine:
-        return chat_loop.run(Chat(engine, view, conversation, session, here))
+        chat = Chat(engine, view, conversation, session, here)
+        chat.attached = _attach(engine, flags, view)
+        return chat_loop.run(chat)
+
+
+def _attach(engine: "hybrid.Engine", flags: dict[str, Any], view: "View") -> "list[Attachment]":
+    """What the flags show with the first message: pictures, then videos."""
+    from cli.attachments import KINDS, attach
+
+    return attach(engine, view, [(kind, path) for kind in KINDS for path in flags[kind]])
 
 
 @contextmanager
@@ -147,6 +161,7 @@ def _load(model: Path, flags: dict[str, Any], view: "View", loading: Loading) ->
             backbone_weights=flags["backbone_weights"],
             isa=flags["isa"],
             kv_tokens=flags["context"],
+            vision=not flags["no_vision"],
             progress=loading.sink(view.progress),
         )
     finally:

@@ -8,8 +8,11 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cli import sampling_options, sessions, transcript
+from cli import media_commands, sampling_options, sessions, transcript
+from cli.attachments import named
 from cli.chat_state import Chat, autosave
+from cli.conversation import Message
+from cli.dropped_paths import names_media
 from cli.figures import columns, duration, gauge, percent, stats_line, thought
 from cli.settings import user_path
 from hybrid.errors import KimiLocalError, RequestError
@@ -27,9 +30,9 @@ class Command:
 
 
 def is_command(text: str) -> bool:
-    """A line that starts with a slash word; "/home/me/x is ..." is a message."""
+    """A line that starts with a slash word; "/home/me/x is ..." and "/x.png" are messages."""
     first = text.split(maxsplit=1)[0] if text.strip() else ""
-    return first.startswith("/") and "/" not in first[1:]
+    return first.startswith("/") and "/" not in first[1:] and not names_media(first)
 
 
 def run(chat: Chat, text: str) -> None:
@@ -49,6 +52,7 @@ def _help(chat: Chat, _: str) -> None:
     keys = [
         ("Enter", "send"),
         ("Alt-Enter, Ctrl-J", 'new line; or put a text between """ and """'),
+        ("a path", "a picture or video in the line, typed or dropped, is shown with it"),
         ("Ctrl-G", "write in your editor"),
         ("Ctrl-C", "stop the answer; at the prompt clear it, twice to leave"),
         ("Ctrl-D", "leave"),
@@ -105,27 +109,38 @@ def _value(chat: Chat, name: str) -> str:
 
 
 def _retry(chat: Chat, _: str) -> None:
-    chat.pending = _last_user_text(chat)
+    chat.pending = _last_user_message(chat)
     if "seed" in chat.conversation.sampling:
         chat.view.say("the seed is fixed, so is the answer; /set seed default frees it", "dim")
 
 
 def _undo(chat: Chat, _: str) -> None:
-    text = _last_user_text(chat)
+    message = _last_user_message(chat)
     autosave(chat)
-    first = text.strip().split("\n", 1)[0]
-    chat.view.say(f"taken back: {first[:60]}{'…' if text.strip() != first[:60] else ''}", "dim")
+    text = message.content.strip()
+    first = text.split("\n", 1)[0]
+    chat.view.say(f"taken back: {first[:60]}{'…' if text != first[:60] else ''}", "dim")
+    _keep_attached(chat, message)
 
 
 def _edit(chat: Chat, _: str) -> None:
-    chat.draft = _last_user_text(chat)
+    message = _last_user_message(chat)
+    chat.draft = message.content
+    _keep_attached(chat, message)
 
 
-def _last_user_text(chat: Chat) -> str:
-    text = chat.conversation.take_back()
-    if text is None:
+def _keep_attached(chat: Chat, message: Message) -> None:
+    if message.attachments:
+        media_commands.take_up(chat, message)
+        names = named(message.attachments)
+        chat.view.say(f"still attached: {names}; /detach drops it", "dim")
+
+
+def _last_user_message(chat: Chat) -> Message:
+    message = chat.conversation.take_back()
+    if message is None:
         raise RequestError("nothing has been said yet")
-    return text
+    return message
 
 
 def _put_away(chat: Chat) -> None:
@@ -199,7 +214,11 @@ def _stats(chat: Chat, _: str) -> None:
     if chat.last is not None:
         figures, usage = chat.last.figures, chat.last.usage
         rows.append(("last answer", stats_line(figures, usage, chat.engine.kv_tokens)))
-    rows += [(f"engine {key}", _flat(value)) for key, value in chat.engine.stats().items()]
+    rows += [
+        (f"engine {key}", _flat(value))
+        for key, value in chat.engine.stats().items()
+        if value is not None
+    ]
     chat.view.say(columns(rows))
 
 
@@ -259,6 +278,19 @@ COMMANDS = {
         Command("think", "[on|off]", "let the model think first, or not", _think, _on_off),
         Command("system", "[TEXT|none]", "show or set the system prompt", _system),
         Command("set", "[NAME VALUE]", "show or change sampling settings", _set, _knob_names),
+        Command(
+            "image", "[PATH]", "show a picture with the next message", media_commands.image, None
+        ),
+        Command(
+            "video", "[PATH]", "show a video with the next message", media_commands.video, None
+        ),
+        Command(
+            "detach",
+            "[NAME]",
+            "drop what /image and /video attached",
+            media_commands.detach,
+            media_commands.names,
+        ),
         Command("thought", "", "show the thinking behind the last answer", _thought),
         Command("retry", "", "answer the last message again", _retry),
         Command("edit", "", "change the last message", _edit),

@@ -1,13 +1,14 @@
 """The interactive chat: ask, answer, save, until the user leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from cli import chat_commands, transcript
+from cli import chat_commands, media_commands, transcript
+from cli.attachments import Attachment, named
 from cli.chat_state import Chat, autosave
 from cli.conversation import Message
 from cli.figures import gauge, percent, stats_line
 from cli.interrupt import Interrupt, ignored, raising, silent_keyboard
-from cli.line_editor import ChatCompleter, LineEditor, PromptHistory
+from cli.line_editor import ChatCompleter, LineEditor, PromptHistory, unquoted
 from cli.turn import Recording, stream
 from hybrid.errors import KimiLocalError
 
@@ -58,19 +59,28 @@ def _take(chat: Chat, editor: LineEditor, text: str) -> None:
     if not text.strip():
         return
     try:
-        if chat_commands.is_command(text):
-            with raising():
-                chat_commands.run(chat, text)
-        else:
-            chat.pending = text
+        with raising():  # a large video takes its time to open
+            _understand(chat, text)
     except KimiLocalError as error:
         chat.view.say(str(error), "error")
     if chat.pending is not None:
         pending, chat.pending = chat.pending, None
-        chat.conversation.messages.append(Message("user", pending))
+        chat.conversation.messages.append(pending)
         _answer(chat, editor)
         while chat.last is not None and chat.last.tool_calls and _tool_results(chat, editor):
             _answer(chat, editor)
+
+
+def _understand(chat: Chat, text: str) -> None:
+    """A command, a message with the files that it names, or a quoted text, sent as it is."""
+    inner = unquoted(text)
+    if inner != text:
+        if inner.strip():
+            media_commands.send(chat, inner)
+    elif chat_commands.is_command(text):
+        chat_commands.run(chat, text)
+    else:
+        media_commands.compose(chat, text)
 
 
 def _answer(chat: Chat, editor: LineEditor) -> None:
@@ -96,8 +106,7 @@ def _answer(chat: Chat, editor: LineEditor) -> None:
 
 def _keep(chat: Chat, recording: Recording) -> None:
     if recording.empty and recording.finish_reason == "cancelled":
-        text = chat.conversation.take_back() or ""
-        chat.draft = text if len(text) <= _DRAFT_LENGTH else ""  # the Up key brings it back
+        _give_back(chat)
         return
     chat.conversation.messages.append(recording.message())
     usage = recording.usage
@@ -106,6 +115,15 @@ def _keep(chat: Chat, recording: Recording) -> None:
     chat.totals.add(recording)
     chat.unsaved = True
     autosave(chat)
+
+
+def _give_back(chat: Chat) -> None:
+    """The message of an answer that did not come stands in the prompt again."""
+    message = chat.conversation.take_back()
+    assert message is not None
+    media_commands.take_up(chat, message)
+    text = message.content  # the Up key brings a long one back
+    chat.draft = text if len(text) <= _DRAFT_LENGTH else ""
 
 
 def _report(chat: Chat, recording: Recording) -> None:
@@ -149,6 +167,10 @@ def _tool_results(chat: Chat, editor: LineEditor) -> bool:
     return given
 
 
+def _short_list(attached: Sequence[Attachment]) -> str:
+    return named(attached) if len(attached) == 1 else f"{len(attached)} files"
+
+
 def _editor(chat: Chat, history: PromptHistory) -> LineEditor:
     def arguments(name: str) -> list[str] | None:
         command = chat_commands.COMMANDS.get(name)
@@ -159,7 +181,9 @@ def _editor(chat: Chat, history: PromptHistory) -> LineEditor:
     def toolbar() -> str:
         used, capacity = chat.conversation.context_tokens, chat.engine.kv_tokens
         context = f" · context {gauge(used, capacity)} {percent(used, capacity)}" if used else ""
-        return f"{_HINT}{'' if chat.conversation.thinking else ' · instant'}{context}"
+        mode = "" if chat.conversation.thinking else " · instant"
+        attached = f" · with {_short_list(chat.attached)}" if chat.attached else ""
+        return f"{_HINT}{mode}{context}{attached}"
 
     commands = [(c.name, c.help) for c in chat_commands.COMMANDS.values()]
     completer = ChatCompleter(lambda: commands, arguments)

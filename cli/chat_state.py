@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cli import sessions
-from cli.conversation import Conversation
+from cli.attachments import Attachment
+from cli.conversation import Conversation, Message
 from cli.sessions import SessionFile
 from cli.settings import Settings
 from cli.turn import Recording, View
@@ -36,7 +37,11 @@ class Totals:
 
 @dataclass(slots=True)
 class Chat:
-    """A running chat. `pending` is a message to answer next, `draft` one to put into the prompt."""
+    """A running chat.
+
+    `pending` is a message to answer next, `draft` a text to put into the prompt, `attached` what
+    the next message shows.
+    """
 
     engine: "Engine"
     view: View
@@ -45,8 +50,9 @@ class Chat:
     settings: Settings
     last: Recording | None = None
     totals: Totals = field(default_factory=Totals)
-    pending: str | None = None
+    pending: Message | None = None
     draft: str = ""
+    attached: list[Attachment] = field(default_factory=list)
     unsaved: bool = False
     leaving: bool = False
 

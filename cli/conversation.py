@@ -4,19 +4,24 @@ system?  user assistant (tool* assistant)*  user assistant ...
          └─ a round: /undo and /retry go back to its user message ─┘
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from cli import attachments
+from cli.attachments import Attachment
 from cli.sampling_options import Overrides
 from cli.tool_file import ToolList
 from hybrid.events import ToolCall
+
+if TYPE_CHECKING:
+    from hybrid import Engine
 
 Role = Literal["user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. What only an assistant or a tool has is empty for the others."""
+    """One message. What only some roles have is empty for the others."""
 
     role: Role
     content: str
@@ -26,6 +31,7 @@ class Message:
     partial: bool = False  # stopped before its end
     thought_s: float = 0.0
     reasoning_tokens: int = 0
+    attachments: tuple[Attachment, ...] = ()  # of a user: what it shows, before the text
 
 
 @dataclass(slots=True)
@@ -48,13 +54,34 @@ class Conversation:
         """The latest message of a role."""
         return next((m for m in reversed(self.messages) if m.role == role), None)
 
-    def take_back(self) -> str | None:
-        """Remove the last round; its user text, or None when there is none."""
+    @property
+    def opened(self) -> bool:
+        """Whether all that the messages show has been read in this run."""
+        return all(a.media is not None for m in self.messages for a in m.attachments)
+
+    def open_attachments(self, engine: "Engine") -> None:
+        """Read what a loaded session shows; RequestError if a file is not what it was."""
+        for index, message in enumerate(self.messages):
+            if any(attachment.media is None for attachment in message.attachments):
+                opened = tuple(attachments.reopened(engine, a) for a in message.attachments)
+                self.messages[index] = replace(message, attachments=opened)
+
+    def detach(self, name: str) -> bool:
+        """Take a file out of every message; whether there was one of that name."""
+        found = False
+        for index, message in enumerate(self.messages):
+            kept = tuple(a for a in message.attachments if a.name != name)
+            found = found or kept != message.attachments
+            self.messages[index] = replace(message, attachments=kept)
+        return found
+
+    def take_back(self) -> Message | None:
+        """Remove the last round; its user message, or None when there is none."""
         for index in range(len(self.messages) - 1, -1, -1):
             if self.messages[index].role == "user":
-                text = self.messages[index].content
+                message = self.messages[index]
                 del self.messages[index:]
-                return text
+                return message
         return None
 
     def clear(self) -> None:
@@ -65,7 +92,7 @@ class Conversation:
 
 def engine_message(message: Message) -> dict[str, Any]:
     """One message for the template. An absent key is absent: None would be rendered as a word."""
-    plain: dict[str, Any] = {"role": message.role, "content": message.content}
+    plain: dict[str, Any] = {"role": message.role, "content": _content(message)}
     if message.reasoning:
         plain["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -73,6 +100,14 @@ def engine_message(message: Message) -> dict[str, Any]:
     if message.tool_call_id:
         plain["tool_call_id"] = message.tool_call_id
     return plain
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """The text; or a list of parts, what is shown first, once its files have been opened."""
+    if not message.attachments:
+        return message.content
+    shown = [{"type": a.kind, a.kind: a.media} for a in message.attachments]
+    return [*shown, {"type": "text", "text": message.content}]
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

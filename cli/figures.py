@@ -3,16 +3,22 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
+from cli.terminal_text import one_line
 from cli.turn import Figures
 from hybrid.events import Usage
 from hybrid.progress import Phase, Progress, Unit
+
+if TYPE_CHECKING:
+    from hybrid.vision.media import Media
 
 _LABELS: dict[Phase, str] = {
     "kernels": "compiling kernels",
     "weights": "loading weights",
     "experts": "loading experts",
     "prefill": "prefill",
+    "vision": "looking",
 }
 _RATE_AFTER_S = 0.2  # before that a rate is noise
 
@@ -36,7 +42,7 @@ class Meter:
         self._began = 0.0
         self._first_done = 0
 
-    def read(self, progress: Progress) -> Reading:
+    def read(self, progress: Progress, label: str = "") -> Reading:
         """The line for `progress`: amount, rate over the phase so far, time left."""
         if progress.phase != self._phase or progress.done < self._first_done:
             self._phase, self._began = progress.phase, self._clock()
@@ -50,7 +56,7 @@ class Meter:
             if progress.done < progress.total:
                 parts.append(f"{duration((progress.total - progress.done) / rate)} left")
         fraction = progress.done / progress.total if progress.total else 1.0
-        label = _LABELS.get(progress.phase, progress.phase)
+        label = label or _LABELS.get(progress.phase, progress.phase)
         return Reading(label, fraction, " · ".join(parts), progress.done >= progress.total)
 
     def restart(self) -> None:
@@ -107,6 +113,13 @@ def stats_line(figures: Figures, usage: Usage, kv_tokens: int) -> str:
     return " · ".join(parts)
 
 
+def media_line(media: "Media", times: str = "×", arrow: str = "→") -> str:
+    """What is shown and what it costs: "board.jpg 1024×768 → 1,036 tokens"."""
+    length = f", {duration(media.seconds)}" if media.kind == "video" else ""
+    size = f"{media.width}{times}{media.height}{length}"
+    return f"{one_line(media.name)} {size} {arrow} {_tokens(media.tokens)}"
+
+
 def percent(part: int, whole: int) -> str:
     """A share that says "<1%" rather than claiming that something is nothing."""
     if whole <= 0:
@@ -136,7 +149,9 @@ def _rate(rate: float, unit: Unit) -> str:
     if unit == "bytes":
         scale, name = byte_scale(rate)
         return f"{rate / scale:.1f} {name}/s"
-    return f"{rate:.0f} tok/s" if unit == "tokens" else f"{rate:.1f}/s"
+    if unit == "tokens":
+        return f"{rate:.0f} tok/s"
+    return f"{rate:.0f} patches/s" if unit == "patches" else f"{rate:.1f}/s"
 
 
 def _tokens(count: int) -> str:

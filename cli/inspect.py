@@ -1,6 +1,7 @@
 """`kimi-local inspect DIR`: what is in a checkpoint, read from its headers only."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
 from hybrid.inventory import Inventory, take_inventory
 
+VISION = ("vision", "projector")  # what --no-vision leaves out
 COLUMNS = "{:<10}  {:<6} {:>8}  {:>12}  {:>10}  {:>14}"
 
 
 @click.command("inspect")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
-def command(directory: Path, as_json: bool) -> None:
+@click.option("--no-vision", is_flag=True, help="Sums as chat --no-vision would load it.")
+def command(directory: Path, as_json: bool, no_vision: bool) -> None:
     """Show what is in a checkpoint: sizes by component and tier.
 
     Every header is checked against config.json, so a directory that passes here will load.
@@ -24,12 +27,16 @@ def command(directory: Path, as_json: bool) -> None:
     config = ModelConfig.from_dir(directory)
     with Checkpoint.open(directory, config) as checkpoint:
         inventory = take_inventory(config, checkpoint)
-        report = _report(config, checkpoint, inventory)
+        report = _report(config, checkpoint, inventory, left_out=VISION if no_vision else ())
     click.echo(json.dumps(report, indent=2) if as_json else _table(report, config, inventory))
 
 
-def _report(config: ModelConfig, checkpoint: Checkpoint, inventory: Inventory) -> dict[str, Any]:
+def _report(
+    config: ModelConfig, checkpoint: Checkpoint, inventory: Inventory, *, left_out: Sequence[str]
+) -> dict[str, Any]:
+    """What --json prints; components that are `left_out` have no tier."""
     text, quantization = config.text, config.quantization
+    left_behind = [size for size in inventory.components if size.name in left_out]
     return {
         "architecture": config.architecture,
         "layers": {"dense": text.first_k_dense_replace, "moe": text.moe_layers},
@@ -48,15 +55,17 @@ def _report(config: ModelConfig, checkpoint: Checkpoint, inventory: Inventory) -
         "max_position_embeddings": text.max_position_embeddings,
         "tiers": {
             tier: {
-                "bytes": inventory.tier_bytes(tier),
+                "bytes": inventory.tier_bytes(tier)
+                - sum(c.loaded_bytes for c in left_behind if c.tier == tier),
                 "bytes_per_token": inventory.tier_token_bytes(tier),
             }
             for tier in ("device", "RAM")
         },
+        "left_out_bytes": sum(size.bytes for size in left_behind),
         "components": [
             {
                 "name": size.name,
-                "tier": size.tier,
+                "tier": None if size in left_behind else size.tier,
                 "tensors": size.tensors,
                 "parameters": size.parameters,
                 "bytes": size.bytes,
@@ -72,11 +81,13 @@ def _table(report: dict[str, Any], config: ModelConfig, inventory: Inventory) ->
     lines.append(COLUMNS.format("component", "tier", "tensors", "parameters", "size", "per token"))
     for c in report["components"]:
         sizes = (_count(c["parameters"]), _size(c["bytes"]), _size(c["bytes_per_token"]))
-        lines.append(COLUMNS.format(c["name"], c["tier"], f"{c['tensors']:,}", *sizes))
+        lines.append(COLUMNS.format(c["name"], c["tier"] or "-", f"{c['tensors']:,}", *sizes))
     lines.append("")
     for tier, sums in report["tiers"].items():
         each = _size(sums["bytes_per_token"])
         lines.append(f"{tier:<10}  {_size(sums['bytes'])}, of which a token reads {each}")
+    if report["left_out_bytes"]:
+        lines.append(f"left out    {_size(report['left_out_bytes'])}: {' and '.join(VISION)}")
     kv, context = inventory.kv_token_bytes, config.text.max_position_embeddings
     lines += [
         f"KV cache    {kv:,} B per token, {_size(kv * context)} at {context:,} tokens",

@@ -93,13 +93,14 @@ class ChatCompleter(Completer):
             for name, meaning in self._commands():
                 if name.startswith(text[1:]):
                     yield Completion(f"/{name}", -len(text), display_meta=meaning)
-        elif text.startswith("/") and text.count(" ") == 1:
-            choices = self._arguments(text.split(" ")[0][1:])
+        elif text.startswith("/") and " " in text and "/" not in text.split(" ")[0][1:]:
+            name, _, argument = text[1:].partition(" ")
+            choices = self._arguments(name)
             if choices is None:
-                yield from self._path(word, complete_event)
+                yield from self._path(argument, complete_event)
             for choice in choices or ():
-                if choice.startswith(word):
-                    yield Completion(choice, -len(word))
+                if choice.startswith(argument):
+                    yield Completion(choice, -len(argument))
         elif word.startswith(_PATH_STARTS):
             yield from self._path(word, complete_event)
 
@@ -142,13 +143,11 @@ class LineEditor:
         self._after_stop = True
 
     def ask(self, draft: str = "") -> str:
-        """The next message or command; `draft` is what stands in the line already."""
+        """What is typed next, quotes and all; `draft` is what stands in the line already."""
         if self._after_stop:
             self._after_stop = False
             self._row.begin()
-        return unquoted(
-            self._session.prompt(FormattedText([("class:you", "you ▸ ")]), default=draft)
-        )
+        return self._session.prompt(FormattedText([("class:you", "you ▸ ")]), default=draft)
 
     def question(self, text: str) -> str:
         """A one-line answer to something the program asks."""

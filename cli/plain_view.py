@@ -6,14 +6,17 @@ stdout gets the answer and nothing else; stderr gets the rest, and progress only
 
 import sys
 from time import perf_counter
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli.figures import Meter, thought
+from cli.figures import Meter, media_line, thought
 from cli.terminal_text import Cleaner, clean
 from hybrid.events import Event
 from hybrid.progress import Progress
+
+if TYPE_CHECKING:
+    from hybrid.vision.media import Media
 
 _TONES: dict[str, dict[str, Any]] = {
     "dim": {"dim": True},
@@ -40,9 +43,9 @@ class PlainView:
         self._at_line_start = True
         self._cleaner = Cleaner()
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Progress, label: str = "") -> None:
         """A line every few seconds on a terminal."""
-        reading = self._meter.read(progress)
+        reading = self._meter.read(progress, label)
         now = perf_counter()
         if self._terminal and not reading.done and now - self._reported >= _PROGRESS_EVERY_S:
             self._reported = now
@@ -74,6 +77,10 @@ class PlainView:
     def say(self, text: str, tone: str = "plain") -> None:
         """A line of the program's own."""
         click.secho(clean(text), file=self._aside, color=self._colour, **_TONES[tone])
+
+    def attached(self, media: "Media") -> None:
+        """One line in ASCII, as far as the name is."""
+        self.say(media_line(media, times="x", arrow="->"), "dim")
 
     def _switch(self, kind: str) -> None:
         """Go to another kind of text; thinking has a line before and after it."""

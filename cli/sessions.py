@@ -4,6 +4,8 @@
       {"role": "user", "content": ...}, {"role": "assistant", "content": ..., "reasoning": ...,
        "tool_calls": [{"id", "name", "arguments"}], "partial": true, ...}]}
 
+A user message may have "attachments": [{"kind", "path", "size", "sha256"}].
+
 A file is never trusted: whatever does not have this shape is refused in one line and left alone.
 A save goes to a temporary file, is synced, then renamed over the old one, so a full disk or a
 power cut leaves the previous state.
@@ -15,18 +17,20 @@ import re
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
 from cli import sampling_options, tool_file
+from cli.attachments import KINDS, Attachment
 from cli.conversation import Conversation, Message, Role
 from hybrid.errors import ConfigError, KimiLocalError, RequestError
 from hybrid.events import ToolCall
 
 VERSION = 1
 MOST_BYTES = 64 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _Stamp = tuple[int, int]
 
@@ -151,8 +155,21 @@ def _encode(conversation: Conversation) -> bytes:
 
 
 def _pack(message: Message) -> dict[str, Any]:
+    bare = replace(message, attachments=())  # asdict would copy every pixel of them
+    packed = {
+        key: value for key, value in asdict(bare).items() if value or key in ("role", "content")
+    }
+    if message.attachments:
+        packed["attachments"] = [_pack_attachment(a) for a in message.attachments]
+    return packed
+
+
+def _pack_attachment(attachment: Attachment) -> dict[str, Any]:
     return {
-        key: value for key, value in asdict(message).items() if value or key in ("role", "content")
+        "kind": attachment.kind,
+        "path": str(attachment.path),
+        "size": attachment.size,
+        "sha256": attachment.sha256,
     }
 
 
@@ -192,6 +209,7 @@ def _unpack(item: Any, index: int) -> Message:
         partial=_typed(item, "partial", bool, False),
         thought_s=float(_typed(item, "thought_s", (int, float), 0.0)),
         reasoning_tokens=_typed(item, "reasoning_tokens", int, 0),
+        attachments=tuple(map(_unpack_attachment, _typed(item, "attachments", list, []))),
     )
 
 
@@ -199,6 +217,15 @@ def _unpack_call(call: Any) -> ToolCall:
     if not isinstance(call, dict):
         raise RequestError("a tool call is not an object")
     return ToolCall(*(_typed(call, key, str) for key in ("id", "name", "arguments")))
+
+
+def _unpack_attachment(item: Any) -> Attachment:
+    if not isinstance(item, dict) or item.get("kind") not in KINDS:
+        raise RequestError("an attachment has no known kind")
+    path, sha256 = Path(_typed(item, "path", str)), _typed(item, "sha256", str)
+    if not path.is_absolute() or not _SHA256.fullmatch(sha256):
+        raise RequestError("an attachment has no absolute path, or no sha256")
+    return Attachment(item["kind"], path, _typed(item, "size", int), sha256)
 
 
 _REQUIRED = object()

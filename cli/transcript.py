@@ -4,6 +4,7 @@ import base64
 import sys
 from pathlib import Path
 
+from cli.attachments import named
 from cli.conversation import Conversation, Message, Role
 from cli.turn import View
 from hybrid.errors import KimiLocalError
@@ -44,10 +45,12 @@ def copy_to_clipboard(text: str) -> None:
 def _short(message: Message) -> str:
     text = message.content.strip() or "(no text)"
     cut = f"{text[:_RECALLED]}…" if len(text) > _RECALLED else text
-    return f"{cut} (stopped)" if message.partial else cut
+    shown = f"({named(message.attachments)}) {cut}" if message.attachments else cut
+    return f"{shown} (stopped)" if message.partial else shown
 
 
 def _section(message: Message) -> str:
     title = _TITLES[message.role] + (" (stopped)" if message.partial else "")
+    shown = [f"{a.kind}: `{a.name.replace('`', '')}`" for a in message.attachments]
     calls = [f"`{call.name}` {call.arguments}" for call in message.tool_calls]
-    return "\n\n".join([f"## {title}", message.content.strip(), *calls])
+    return "\n\n".join([f"## {title}", *shown, message.content.strip(), *calls])

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from cli import sampling_options
+from cli.attachments import Attachment
 from cli.conversation import Conversation, Message
 from cli.interrupt import Interrupt
 from hybrid.errors import ContextTooLongError, RequestError
@@ -17,13 +18,14 @@ from hybrid.progress import Progress
 
 if TYPE_CHECKING:
     from hybrid import Engine  # torch: only the loader needs it
+    from hybrid.vision.media import Media  # numpy
 
 
 class View(Protocol):
     """Where an answer is shown. Every text it is given is untrusted."""
 
-    def progress(self, progress: Progress) -> None:
-        """Loading or prefill has come further."""
+    def progress(self, progress: Progress, label: str = "") -> None:
+        """Loading, looking or prefill has come further; `label` for more than its phase says."""
 
     def waiting(self, label: str) -> None:
         """Something has begun that reports no progress yet."""
@@ -39,6 +41,9 @@ class View(Protocol):
 
     def say(self, text: str, tone: str = "plain") -> None:
         """A message of the program itself; tones: plain, dim, warn, error."""
+
+    def attached(self, media: "Media") -> None:
+        """A picture or video has been opened for the next message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +149,21 @@ def stream(
         view.tick(stopping=interrupt.requested)
         return interrupt.requested
 
+    def progress(progress: Progress) -> None:
+        view.progress(progress, looking if progress.phase == "vision" else "")
+
+    new = _not_seen_yet(conversation)
+    looking = f"looking at {new[0].name if len(new) == 1 else f'{len(new)} files'}"
     try:
+        if new:
+            view.waiting(looking)
+        conversation.open_attachments(engine)
         for event in engine.generate(
             conversation.for_engine(),
             sampling_options.params(conversation.sampling),
             thinking=conversation.thinking,
             tools=conversation.tools,
-            progress=view.progress,
+            progress=progress,
             should_stop=poll,
         ):
             recording.add(event)
@@ -159,6 +172,14 @@ def stream(
         raise RequestError(_too_long(error)) from None
     finally:
         view.finish()
+
+
+def _not_seen_yet(conversation: Conversation) -> list[Attachment]:
+    """What the tower is about to see: the last message's, or all that a loaded session shows."""
+    if not conversation.opened:
+        return [a for message in conversation.messages for a in message.attachments]
+    last = conversation.last("user")
+    return list(last.attachments) if last is not None else []
 
 
 def _too_long(error: ContextTooLongError) -> str:

@@ -11,7 +11,7 @@ Thinking lives only in the tail and folds to one line when the answer begins.
 
 from collections.abc import Iterable
 from time import perf_counter
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.control import Control
@@ -23,11 +23,14 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from cli.figures import Meter, Reading, duration, thought
+from cli.figures import Meter, Reading, duration, media_line, thought
 from cli.markdown_blocks import BlockSplitter, Piece, parser
 from cli.terminal_text import Cleaner, clean
 from hybrid.events import Event
 from hybrid.progress import Progress
+
+if TYPE_CHECKING:
+    from hybrid.vision.media import Media
 
 _FRAME_S = 1 / 12
 _SHARE = 0.03  # of the time may go into drawing: a frame of 3 ms is followed by 100 ms without
@@ -127,9 +130,9 @@ class RichView:
         self._in_content = False
         self._stopping = False
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: Progress, label: str = "") -> None:
         """Draw the bar; it goes away when the phase is done."""
-        reading = self._meter.read(progress)
+        reading = self._meter.read(progress, label)
         self._reading = None if reading.done else reading
         self._refresh(force=reading.done)
 
@@ -164,6 +167,10 @@ class RichView:
     def say(self, text: str, tone: str = "plain") -> None:
         """A message of the program's own."""
         self._aside.print(Text(clean(text), style=_TONES[tone]))
+
+    def attached(self, media: "Media") -> None:
+        """What it is, how large, and what it costs."""
+        self.say(f"  ▸ {media.kind} {media_line(media)}", "dim")
 
     def _think(self, event: Event) -> None:
         if not self._thought:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from hybrid.events import Event, TokenLogprob, ToolCall, Usage
     from hybrid.progress import Progress
     from hybrid.sampling import SamplingParams
+    from hybrid.vision.media import Media
 
 __all__ = [
     "Engine",
     "Event",
+    "Media",
     "ModelConfig",
     "Progress",
     "SamplingParams",
@@ -30,6 +32,7 @@ __all__ = [
 _HOME = {
     "Engine": "hybrid.engine",
     "Event": "hybrid.events",
+    "Media": "hybrid.vision.media",
     "ModelConfig": "hybrid.config",
     "Progress": "hybrid.progress",
     "SamplingParams": "hybrid.sampling",

@@ -1,10 +1,10 @@
-"""The backbone: all of the model that is not a routed expert, as seven verbs.
+"""The backbone: all of the model that is not a routed expert, as eight verbs.
 
 The forward pass (`hybrid.model`) is written once against these verbs. Two implementations:
 `hybrid.gpu_attention` (torch, any device) and `hybrid.cpu_dense` (compiled kernels for a
 machine without a GPU). The residual stream is theirs alone: the forward pass only hands it on.
 
-    embed -> [ attend -> (dense | route -> shared -> combine) ] x layers -> logits
+    embed -> insert -> [ attend -> (dense | route -> shared -> combine) ] x layers -> logits
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,9 @@ class Backbone(Protocol):
 
     def embed(self, token_ids: Sequence[int]) -> Stream:
         """Rows of the embedding table."""
+
+    def insert(self, x: Stream, row: int, rows: NDArray[np.float32]) -> Stream:
+        """x with `rows` in the place of its rows from `row` on: what a picture shows."""
 
     def attend(self, layer: int, x: Stream, start: int) -> Stream:
         """x + MLA(RMSNorm(x)); writes the block's latents into the cache."""

@@ -1,7 +1,7 @@
 """The public engine: messages or token ids in, events out.
 
-    messages -> prompt ids -> logits -> sampled tokens -> events
-               chat/prompt   timeline   generation      answer
+    messages -> prompt -> logits -> sampled tokens -> events
+             prompting  timeline  generation        answer
 
 One engine holds one timeline of tokens. A request passes its whole prompt; what the KV cache
 already knows of it is reused. A new request takes the timeline over from an unfinished one.
@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.answer import Answer
-from hybrid.chat.messages import MEDIA_PARTS, normalise
 from hybrid.chat.parser import StreamParser
-from hybrid.chat.prompt import encode_chat
 from hybrid.chat.stop import StopStrings
 from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tokenizer import Tokenizer
@@ -31,11 +29,15 @@ from hybrid.loader import LoadOptions, load_model
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model
 from hybrid.progress import ProgressSink, ignore
+from hybrid.prompting import Message, Prompting
 from hybrid.sampling import Sampler, SamplingParams
 from hybrid.timeline import Timeline
+from hybrid.vision.prompt import Prompt
 
-Message = Mapping[str, Any]
-Prompt = Sequence[int] | Sequence[Message]
+if TYPE_CHECKING:
+    from hybrid.vision.media import Media
+
+Asked = Sequence[int] | Sequence[Message]
 
 
 def load(
@@ -49,6 +51,7 @@ def load(
     vram_budget: int | None = None,
     kv_tokens: int | None = None,
     isa: str | None = None,
+    vision: bool = True,
     progress: ProgressSink = ignore,
 ) -> "Engine":
     """Load a checkpoint directory of the Kimi K2 family.
@@ -61,6 +64,7 @@ def load(
     budgets     bytes; a model that needs more is refused with a PlacementError
     kv_tokens   positions of the KV cache; default 32,768 or what the model allows
     isa         kernel set, one of `hybrid.cpu_experts.available_isas()`; default the best
+    vision      False leaves the vision tower out, if there is one, and saves its memory
 
     Raises ConfigError, CheckpointError, PlacementError or KernelError, each in one line.
     """
@@ -74,6 +78,7 @@ def load(
         vram_budget=vram_budget,
         kv_tokens=kv_tokens,
         isa=isa,
+        vision=vision,
     )
     directory = Path(model_dir)
     config = ModelConfig.from_dir(directory)
@@ -103,9 +108,10 @@ class Engine:
         self.config = config
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
-        self._template = template
         self._spent = model.spent
+        self._vision = model.vision
         self._timeline: Timeline | None = Timeline(model)
+        self._prompting = Prompting(config, tokenizer, template, model.vision, self.kv_tokens)
         self._load_s = load_s
         self._last, self._total = Timing(), Timing()
         self._owner: object = None  # of the timeline: the latest request
@@ -127,45 +133,67 @@ class Engine:
         thinking: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
-        """Token ids of a conversation as `generate` would send them."""
-        return encode_chat(self.tokenizer, self._template, messages, thinking=thinking, tools=tools)
+        """Token ids of a conversation as `generate` would send them, media expanded."""
+        prompt, _ = self._prompting.of_messages(messages, thinking=thinking, tools=tools)
+        return prompt.ids
+
+    @property
+    def sees(self) -> bool:
+        """Whether images and video can be given."""
+        return self._vision is not None
+
+    def open_image(self, source: Any, name: str | None = None) -> "Media":
+        """An image for a message, from bytes, a Path or a PIL image; RequestError in one line."""
+        return self._prompting.open_image(source, name)
+
+    def open_video(self, source: Any, name: str | None = None) -> "Media":
+        """A video for a message, from bytes or a Path; RequestError in one line."""
+        return self._prompting.open_video(source, name)
 
     def logits(
         self, token_ids: Sequence[int], images: Sequence[Any] | None = ()
     ) -> NDArray[np.float32]:
-        """Logits [len(token_ids), vocab_size] of a fresh sequence."""
+        """Logits of a fresh sequence: [len(token_ids) after media expansion, vocab_size].
+
+        `images`: PIL images, bytes, Paths or Media, one for each placeholder in `token_ids`.
+        """
         timeline = self._open()
-        ids = self._checked(token_ids, images)
-        needed, free = 4 * len(ids) * self.config.text.vocab_size, free_host_bytes()
+        prompt = self._prompting.of_ids(token_ids, images)
+        count = len(prompt.ids)
+        needed, free = 4 * count * self.config.text.vocab_size, free_host_bytes()
         if needed > free:
             raise PlacementError(
-                f"logits of {len(ids)} positions need {needed / 1e9:.1f} GB of memory but "
+                f"logits of {count} positions need {needed / 1e9:.1f} GB of memory but "
                 f"{free / 1e9:.1f} GB are free; ask for fewer positions"
             )
         self._owner = object()
-        return timeline.all_logits(ids)
+        return timeline.all_logits(prompt)
 
     def generate(
         self,
-        prompt: Prompt,
+        prompt: Asked,
         sampling: SamplingParams | None = None,
         images: Sequence[Any] | None = (),
         thinking: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
+        media_root: Path | None = None,
         progress: ProgressSink = ignore,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Event]:
         """Answer token ids or OpenAI-style messages; the last event is the only "finish".
 
+        Messages may hold images and video: {"type": "image", "image": PIL image, bytes or Media},
+        "video" likewise, or OpenAI's "image_url" and "video_url" with a data: URL, or a file under
+        `media_root` where that is given. Parts without content take the next of `images`.
         With token ids, `thinking` only chooses the sampling defaults: whether the answer starts in
         reasoning follows from the prompt's last token. `should_stop` is asked before each layer.
         Bad requests raise RequestError here, before the first event.
         """
         timeline = self._open()
         params = sampling or SamplingParams()
-        prompt_ids, next_call = self._prompt(prompt, thinking=thinking, tools=tools)
-        ids = self._checked(prompt_ids, images)
+        rows, next_call = self._prompt(prompt, images, media_root, thinking=thinking, tools=tools)
+        ids = rows.ids
         room = self.kv_tokens - len(ids)
         if room < 1:
             maximum = self.config.text.max_position_embeddings
@@ -186,7 +214,7 @@ class Engine:
             prior_calls=next_call,
         )
         answer = Answer(parser, StopStrings(params.stop))
-        return self._events(generation, answer, ids, progress)
+        return self._events(generation, answer, rows, progress)
 
     def stats(self) -> dict[str, Any]:
         """Numbers since loading: what runs, tokens and seconds of the last request and of all,
@@ -204,6 +232,7 @@ class Engine:
             "last": _rates(self._last),
             "total": _rates(self._total),
             "seconds": seconds,
+            "vision": asdict(self._vision.seen) if self._vision else None,
             "tiers": {
                 "ram": {
                     "expert_picks": spent.expert_picks,
@@ -246,30 +275,31 @@ class Engine:
         return watch
 
     def _prompt(
-        self, prompt: Prompt, *, thinking: bool, tools: Sequence[Mapping[str, Any]] | None
-    ) -> tuple[Sequence[int], int]:
-        """Token ids, and the index of the first tool call that the answer may make."""
+        self,
+        prompt: Asked,
+        images: Sequence[Any] | None,
+        media_root: Path | None,
+        *,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+    ) -> tuple[Prompt, int]:
+        """The prompt, and the index of the first tool call that the answer may make."""
         if not isinstance(prompt, Sequence | np.ndarray):
             raise RequestError(
                 f"the prompt is a {type(prompt).__name__}; give a list of messages or of token ids",
                 "messages",
             )
         if not (len(prompt) and isinstance(prompt[0], Mapping)):
-            return cast("Sequence[int]", prompt), 0
-        messages = cast("Sequence[Message]", prompt)
-        conversation = normalise(messages)
-        if any(part in MEDIA_PARTS for part in _part_kinds(conversation.messages)):
-            raise RequestError(
-                "a message holds an image or video; this version reads text only", "messages"
-            )
-        ids = self.prompt_ids(messages, thinking=thinking, tools=tools)
-        return ids, conversation.next_call_index
+            return self._prompting.of_ids(cast("Sequence[int]", prompt), images), 0
+        return self._prompting.of_messages(
+            cast("Sequence[Message]", prompt), images, media_root, thinking=thinking, tools=tools
+        )
 
     def _events(
-        self, generation: Generation, answer: Answer, ids: Sequence[int], sink: ProgressSink
+        self, generation: Generation, answer: Answer, prompt: Prompt, sink: ProgressSink
     ) -> Iterator[Event]:
         try:
-            for token in generation.tokens(ids, sink):
+            for token in generation.tokens(prompt, sink):
                 yield from answer.push(token)
                 if answer.stopped:
                     generation.finish_reason = "stop"
@@ -291,37 +321,6 @@ class Engine:
             reasoning_tokens=answer.reasoning_tokens,
         )
         return Event("finish", token_ids=answer.leftover_ids, finish_reason=reason, usage=usage)
-
-    def _checked(self, token_ids: Sequence[int], images: Sequence[Any] | None) -> list[int]:
-        """Validate a prompt once, at the edge."""
-        if images is not None and len(images):
-            raise RequestError(
-                f"{len(images)} images were given; this version reads text only", "images"
-            )
-        try:
-            ids = np.asarray(token_ids)
-        except ValueError:  # a ragged list
-            ids = np.empty((0, 0))
-        if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
-            raise RequestError("the prompt is empty or not a list of token ids", "messages")
-        vocab_size = self.config.text.vocab_size
-        if ids.min() < 0 or ids.max() >= vocab_size:
-            bad = ids[(ids < 0) | (ids >= vocab_size)][0]
-            raise RequestError(
-                f"token id {bad} is not in the vocabulary of {vocab_size}", "messages"
-            )
-        if self.config.media_placeholder_token_id in ids:
-            raise RequestError(
-                "the prompt holds an image or video; this version reads text only", "images"
-            )
-        return cast("list[int]", ids.tolist())
-
-
-def _part_kinds(messages: Sequence[Message]) -> Iterator[str]:
-    """The "type" of every part of every message whose content is a list."""
-    for message in messages:
-        if isinstance(content := message.get("content"), list):
-            yield from (part["type"] for part in content)
 
 
 def _rates(timing: Timing) -> dict[str, float]:

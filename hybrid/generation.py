@@ -1,6 +1,6 @@
 """Token ids in, token ids out: prefill, then sample and step until something says stop."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,6 +11,7 @@ from hybrid.events import FinishReason, TokenLogprob
 from hybrid.progress import ProgressSink, ignore
 from hybrid.sampling import Sampler
 from hybrid.timeline import Timeline
+from hybrid.vision.prompt import Prompt
 
 
 class _Cancelled(Exception):  # noqa: N818  a signal out of a block, never an error
@@ -54,7 +55,7 @@ class Generation:
     timing: Timing
     finish_reason: FinishReason = "length"
 
-    def tokens(self, prompt: Sequence[int], sink: ProgressSink = ignore) -> Iterator[Sampled]:
+    def tokens(self, prompt: Prompt, sink: ProgressSink = ignore) -> Iterator[Sampled]:
         """Yield sampled tokens up to, not including, a stop token."""
         try:
             logits = self._prefill(prompt, sink)
@@ -69,9 +70,9 @@ class Generation:
         except _Cancelled:
             self.finish_reason = "cancelled"
 
-    def _prefill(self, prompt: Sequence[int], sink: ProgressSink) -> NDArray[np.float32]:
+    def _prefill(self, prompt: Prompt, sink: ProgressSink) -> NDArray[np.float32]:
         began = perf_counter()
-        self.timing.prompt_tokens = len(prompt)
+        self.timing.prompt_tokens = len(prompt.ids)
         try:
             logits, cached = self.timeline.prefill(prompt, self._poll, sink)
         finally:

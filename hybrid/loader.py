@@ -1,7 +1,7 @@
 """From a model directory to a model that can run: what goes where, in which order.
 
     config.json -> headers checked -> memory checked -> kernels compiled and self-checked
-    -> backbone read onto the device -> routed experts repacked into one arena in host RAM
+    -> backbone read onto the device -> routed experts repacked into one arena in host RAM -> tower
 
 Every refusal comes before the first large allocation.
 """
@@ -25,6 +25,8 @@ from hybrid.errors import ConfigError, PlacementError
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model
 from hybrid.progress import Progress, ProgressSink, ignore
+from hybrid.vision.loading import load_features, vision_names
+from hybrid.vision.media_config import MediaConfig
 
 DEFAULT_KV_TOKENS = 32_768
 KV_BYTES = 2  # bf16
@@ -42,6 +44,7 @@ class LoadOptions:
     vram_budget: int | None = None  # bytes
     kv_tokens: int | None = None
     isa: str | None = None
+    vision: bool = True  # where the model has it
 
     def __post_init__(self) -> None:
         for name in ("threads", "ram_budget", "vram_budget", "kv_tokens"):
@@ -51,6 +54,8 @@ class LoadOptions:
             raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
+        if not isinstance(self.vision, bool):
+            raise ConfigError(f"vision is {self.vision!r}; give True or False")
         if self.backbone_weights not in ("bf16", "int8"):
             raise ConfigError(f"backbone_weights is {self.backbone_weights!r}; choose bf16 or int8")
 
@@ -66,15 +71,24 @@ def load_model(
 ) -> tuple[Model, LoadOptions]:
     """Load everything that computes; returns it with the options as they were resolved."""
     text = config.text
-    options = _resolve(text, options)
+    options = replace(_resolve(text, options), vision=options.vision and config.vision is not None)
     assert options.kv_tokens is not None
+    media = (
+        MediaConfig.from_dir(model_dir, config.vision) if options.vision and config.vision else None
+    )
     with Checkpoint.open(model_dir, config) as checkpoint:
         _require_memory(text, checkpoint, options)
         dispatch.warm_up(options.isa, options.activation, progress=sink)
         selfcheck.verify(options.isa, options.activation)
         backbone = _load_backbone(text, checkpoint, options, sink)
         experts = _load_experts(text, checkpoint, options, sink)
-    return Model(text, backbone, experts), options
+        assert options.threads is not None
+        vision = (
+            load_features(config, media, checkpoint, options.device, options.threads, sink)
+            if media
+            else None
+        )
+    return Model(text, backbone, experts, vision), options
 
 
 def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
@@ -127,6 +141,8 @@ def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptio
     assert options.kv_tokens is not None
     experts = text.moe_layers * text.n_routed_experts * _record_bytes(text)
     dense = sum(_backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint))
+    if options.vision:
+        dense += sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
     latent = text.kv_lora_rank + text.qk_rope_head_dim
     cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
     on_device = dense + cache

@@ -1,6 +1,6 @@
 """The forward pass, whole, on one page. It knows no hardware.
 
-    tokens -> embedding rows
+    tokens -> embedding rows, those of pictures replaced by what the vision tower saw
     for each layer:
       x += MLA(norm x)                                    backbone
       x += FFN(norm x)                                    a dense layer: backbone
@@ -12,7 +12,7 @@ Design: docs/design.md. The shared expert is launched before the routed experts,
 computes it while the CPU works.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hybrid.backbone import Backbone, Stream
 from hybrid.config import TextConfig
 from hybrid.cpu_experts import ExpertLayer
+from hybrid.vision.features import Features
 
 
 @dataclass(slots=True)
@@ -46,17 +47,25 @@ class Model:
     text: TextConfig
     backbone: Backbone
     experts: Sequence[ExpertLayer | None]  # by layer; None where the layer is dense
+    vision: Features | None = None  # None: this model reads text only
     spent: Spent = field(default_factory=Spent)
 
     def forward(
-        self, token_ids: Sequence[int], start: int, poll: Callable[[], None] = lambda: None
+        self,
+        token_ids: Sequence[int],
+        start: int,
+        poll: Callable[[], None] = lambda: None,
+        pictures: Iterable[tuple[int, NDArray[np.float32]]] = (),
     ) -> Stream:
         """Run a block of tokens at positions from `start`; returns the residual stream [tokens, …].
 
+        `pictures`: (row of the block, rows) that take the place of embeddings.
         `poll` is called before each layer and may raise to abandon the block: rows of the KV cache
         from `start` on are then undefined, all earlier ones are intact.
         """
         x = self.backbone.embed(token_ids)
+        for row, rows in pictures:
+            x = self.backbone.insert(x, row, rows)
         for layer in range(self.text.num_hidden_layers):
             poll()
             x = self._attend(layer, x, start)

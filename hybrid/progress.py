@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["kernels", "weights", "experts", "prefill"]
-Unit = Literal["bytes", "tokens", "kernels"]
+Phase = Literal["kernels", "weights", "experts", "vision", "prefill"]
+Unit = Literal["bytes", "tokens", "kernels", "patches"]
 
 
 @dataclass(frozen=True, slots=True)

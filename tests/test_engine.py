@@ -328,23 +328,6 @@ def test_a_bad_prompt_is_refused_in_one_line(engine, prompt, match):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["image", "image_url", "video", "video_url"])
-@pytest.mark.parametrize("name", ["k2.5", "k2-thinking"])
-def test_pictures_in_messages_are_refused(checkpoint_dir, name, kind):
-    engine = hybrid.load(checkpoint_dir(name), device="cpu", kv_tokens=64)
-    part = {"type": kind, kind: {"url": "x"}}
-    with pytest.raises(RequestError, match="this version reads text only"):
-        engine.generate([{"role": "user", "content": [{"type": "text", "text": "a"}, part]}])
-
-
-def test_images_are_refused_by_name(engine):
-    pad = engine.config.media_placeholder_token_id
-    for call in (lambda: engine.logits([1], images=["picture"]), lambda: engine.logits([1, pad])):
-        with pytest.raises(RequestError, match="this version reads text only"):
-            call()
-    assert engine.logits([1], images=None).shape[0] == 1
-
-
 @pytest.mark.parametrize(
     ("option", "value", "error", "match"),
     [

@@ -7,6 +7,7 @@ import hybrid
 from hybrid.errors import ContextTooLongError
 from hybrid.progress import Progress
 from hybrid.timeline import Timeline
+from hybrid.vision.prompt import Prompt
 
 KV_TOKENS = 640  # more than one block
 
@@ -30,13 +31,13 @@ def prompt(tokens: int, seed: int = 0) -> list[int]:
 
 
 def fresh(engine, ids: list[int]) -> np.ndarray:
-    return Timeline(engine._timeline.model).prefill(ids)[0]
+    return Timeline(engine._timeline.model).prefill(Prompt(ids))[0]
 
 
 def test_a_shared_prefix_is_reused_and_changes_nothing(engine, timeline):
     first, second = prompt(50), prompt(30) + prompt(30, seed=1)
-    timeline.prefill(first)
-    logits, cached = timeline.prefill(second)
+    timeline.prefill(Prompt(first))
+    logits, cached = timeline.prefill(Prompt(second))
     assert cached == 30
     assert timeline.tokens == second
     assert np.array_equal(logits, fresh(engine, second))
@@ -44,28 +45,28 @@ def test_a_shared_prefix_is_reused_and_changes_nothing(engine, timeline):
 
 def test_the_last_token_is_always_computed(engine, timeline):
     ids = prompt(20)
-    timeline.prefill(ids)
-    logits, cached = timeline.prefill(ids)
+    timeline.prefill(Prompt(ids))
+    logits, cached = timeline.prefill(Prompt(ids))
     assert cached == 19
     assert np.array_equal(logits, fresh(engine, ids))
-    logits, cached = timeline.prefill(ids[:5])
+    logits, cached = timeline.prefill(Prompt(ids[:5]))
     assert cached == 4
     assert np.array_equal(logits, fresh(engine, ids[:5]))
 
 
 def test_steps_extend_what_the_next_prompt_may_reuse(engine, timeline):
     ids = prompt(10)
-    timeline.prefill(ids)
+    timeline.prefill(Prompt(ids))
     for token in (5, 6, 7):
         logits = timeline.step(token)
     assert np.array_equal(logits, fresh(engine, [*ids, 5, 6, 7]))
-    _, cached = timeline.prefill([*ids, 5, 6, 8])
+    _, cached = timeline.prefill(Prompt([*ids, 5, 6, 8]))
     assert cached == 12
 
 
 def test_prefill_in_blocks_reports_every_block(timeline):
     seen: list[Progress] = []
-    timeline.prefill(prompt(600), sink=seen.append)
+    timeline.prefill(Prompt(prompt(600)), sink=seen.append)
     assert [(p.done, p.total) for p in seen] == [(0, 600), (512, 600), (600, 600)]
     assert {(p.phase, p.unit) for p in seen} == {("prefill", "tokens")}
 
@@ -78,24 +79,24 @@ def test_a_cancelled_prefill_leaves_only_whole_blocks(engine, timeline, layer):
         if next(calls) == layer:
             raise Stop
 
-    timeline.prefill(prompt(8, seed=2))
+    timeline.prefill(Prompt(prompt(8, seed=2)))
     with pytest.raises(Stop):
-        timeline.prefill(ids, poll)
+        timeline.prefill(Prompt(ids), poll)
     assert timeline.tokens == ids[: 512 * (layer // 4)]
-    assert np.array_equal(timeline.prefill(ids)[0], fresh(engine, ids))
+    assert np.array_equal(timeline.prefill(Prompt(ids))[0], fresh(engine, ids))
 
 
 def test_a_prefill_that_may_not_begin_changes_nothing(timeline):
     known = prompt(8, seed=2)
-    timeline.prefill(known)
+    timeline.prefill(Prompt(known))
     with pytest.raises(Stop):
-        timeline.prefill(prompt(600), poll=_stop)
+        timeline.prefill(Prompt(prompt(600)), poll=_stop)
     assert timeline.tokens == known
 
 
 def test_a_cancelled_step_can_be_taken_again(engine, timeline):
     ids = prompt(9)
-    timeline.prefill(ids[:-1])
+    timeline.prefill(Prompt(ids[:-1]))
     with pytest.raises(Stop):
         timeline.step(ids[-1], poll=_stop)
     assert timeline.tokens == ids[:-1]
@@ -107,18 +108,18 @@ def _stop():
 
 
 def test_more_than_the_cache_holds_is_refused_before_anything_changes(timeline):
-    timeline.prefill(prompt(7))
+    timeline.prefill(Prompt(prompt(7)))
     with pytest.raises(ContextTooLongError, match="641 tokens but the KV cache holds 640"):
-        timeline.prefill(prompt(641))
+        timeline.prefill(Prompt(prompt(641)))
     with pytest.raises(ContextTooLongError):
-        timeline.all_logits(prompt(641))
+        timeline.all_logits(Prompt(prompt(641)))
     assert len(timeline.tokens) == 7
 
 
 def test_a_stale_row_would_be_seen(engine, timeline):
     """The check itself: reusing one token too many gives other logits."""
     first, second = prompt(50), prompt(30) + prompt(30, seed=1)
-    timeline.prefill(first)
+    timeline.prefill(Prompt(first))
     timeline.tokens[:31] = second[:31]  # claim a row that belongs to another token
-    logits, _ = timeline.prefill(second)
+    logits, _ = timeline.prefill(Prompt(second))
     assert not np.array_equal(logits, fresh(engine, second))

@@ -9,6 +9,7 @@ import pytest
 
 import hybrid
 from hybrid.tiny import TinyShape, write_tiny
+from hybrid.vision.prompt import Prompt
 from tests.reference.transformers_model import Oracle, dense_copy
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
@@ -41,7 +42,7 @@ def test_logits_agree_to_bf16_rounding(slice_dir, tmp_path):
     for activation in ("bf16", "int8"):
         engine = hybrid.load(slice_dir, device="cpu", activation=activation, kv_tokens=64)
         logits[activation] = engine.logits(ids)
-        steps = [engine._timeline.prefill(ids[:1])[0]]
+        steps = [engine._timeline.prefill(Prompt(ids[:1]))[0]]
         steps += [engine._timeline.step(token) for token in ids[1:]]
         assert np.array_equal(np.stack(steps), logits[activation]), "decode differs from prefill"
         engine.close()

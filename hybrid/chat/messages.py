@@ -10,7 +10,7 @@ holds only keys the grammar knows, so neither a template nor its sandbox meets a
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hybrid.errors import RequestError
 
@@ -23,8 +23,23 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-MEDIA_PARTS = ("image", "image_url", "video", "video_url")
+_MEDIA_PARTS: dict[str, Literal["image", "video"]] = {
+    "image": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_url": "video",
+}
 _PREFIX = "functions."
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """An image or a video that a message holds, as the caller gave it; not looked at here."""
+
+    kind: Literal["image", "video"]
+    source: Any  # None: the caller passes it beside the messages
+    is_url: bool
+    param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +48,7 @@ class Conversation:
 
     messages: list[dict[str, Any]]
     next_call_index: int  # the number that the next tool call's id carries
+    media: list[MediaPart]  # in the order in which the template shows them
 
 
 @dataclass(slots=True)
@@ -60,9 +76,9 @@ def normalise(messages: Sequence[Mapping[str, Any]]) -> Conversation:
         raise _wrong("messages", messages, "a list of messages")
     if not messages:
         raise RequestError("messages is empty; send at least one message", param="messages")
-    ids = _CallIds()
-    plain = [_message(message, f"messages[{i}]", ids) for i, message in enumerate(messages)]
-    return Conversation(plain, ids.next_index)
+    ids, media = _CallIds(), list[MediaPart]()
+    plain = [_message(message, f"messages[{i}]", ids, media) for i, message in enumerate(messages)]
+    return Conversation(plain, ids.next_index, media)
 
 
 def normalise_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
@@ -101,7 +117,7 @@ def _plain_json(value: Any, param: str, *, sort: bool, depth: int = 0) -> Any:
     raise _wrong(param, value, "JSON data")
 
 
-def _message(message: Any, param: str, ids: _CallIds) -> dict[str, Any]:
+def _message(message: Any, param: str, ids: _CallIds, media: list[MediaPart]) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise _wrong(param, message, "an object with role and content")
     role = message.get("role")
@@ -111,7 +127,7 @@ def _message(message: Any, param: str, ids: _CallIds) -> dict[str, Any]:
             param=f"{param}.role",
         )
     plain: dict[str, Any] = {"role": _ROLES[role]}
-    plain["content"] = _content(message.get("content"), f"{param}.content", role)
+    plain["content"] = _content(message.get("content"), f"{param}.content", role, media)
     if message.get("name") not in (None, ""):
         plain["name"] = _text(message, "name", param)
     if role == "assistant":
@@ -122,23 +138,37 @@ def _message(message: Any, param: str, ids: _CallIds) -> dict[str, Any]:
     return plain
 
 
-def _content(content: Any, param: str, role: str) -> str | list[dict[str, str]]:
+def _content(
+    content: Any, param: str, role: str, media: list[MediaPart]
+) -> str | list[dict[str, str]]:
     if content is None and role == "assistant":
         return ""
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
         raise _wrong(param, content, "a string or a list of parts")
-    return [_part(part, f"{param}[{i}]") for i, part in enumerate(content)]
+    return [_part(part, f"{param}[{i}]", media) for i, part in enumerate(content)]
 
 
-def _part(part: Any, param: str) -> dict[str, str]:
+def _part(part: Any, param: str, media: list[MediaPart]) -> dict[str, str]:
     if not isinstance(part, Mapping):
         raise _wrong(param, part, "an object with a type")
     kind = part.get("type")
-    if isinstance(kind, str) and kind in MEDIA_PARTS:
+    if isinstance(kind, str) and kind in _MEDIA_PARTS:
+        media.append(_media(part, kind, f"{param}.{kind}"))
         return {"type": kind}
     return {"type": "text", "text": _text(part, "text", param)}
+
+
+def _media(part: Mapping[str, Any], name: str, param: str) -> MediaPart:
+    """`{"image": anything}` or nothing; `{"image_url": {"url": text}}` or the text itself."""
+    source = part.get(name)
+    is_url = name.endswith("_url")
+    if is_url:
+        source = source.get("url") if isinstance(source, Mapping) else source
+        if not isinstance(source, str):
+            raise _wrong(param, part.get(name), 'an object {"url": "..."}')
+    return MediaPart(_MEDIA_PARTS[name], source, is_url, param)
 
 
 def _reasoning(message: Mapping[str, Any], param: str) -> dict[str, str]:

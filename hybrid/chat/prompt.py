@@ -9,6 +9,8 @@ begin with, and leaves again after the control tokens have been found:
 
 Only text of the template can be control. The plain text between two control tokens is encoded
 in one go, so the ids are those of the flat text wherever users write no control token's name.
+A template writes one placeholder for a video; what its chunks are called takes that place before
+ids are made (spec §6.2).
 """
 
 import secrets
@@ -19,6 +21,10 @@ from hybrid.chat.messages import normalise, normalise_tools
 from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tokenizer import Tokenizer
 from hybrid.chat.tool_declaration import declare_tools
+from hybrid.errors import CheckpointError
+
+VIDEO_PLACEHOLDER = "<|kimi_k25_video_placeholder|>"
+VIDEO_CHUNK = "<|media_begin|>video<|media_content|><|media_pad|><|media_end|>"
 
 _GUARD_DIGITS = 40  # decimal digits pass through `tojson`, `trim`, `upper` and the like unchanged
 
@@ -31,8 +37,13 @@ def encode_chat(
     thinking: bool = True,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool = True,
+    videos: Sequence[Sequence[str]] = (),
 ) -> list[int]:
-    """Return the prompt of a conversation as token ids; RequestError names a bad field."""
+    """Return the prompt of a conversation as token ids; RequestError names a bad field.
+
+    Images and chunks of video are one placeholder id each. `videos` gives the time stamps of each
+    video's chunks.
+    """
     guard = f"{secrets.randbelow(10**_GUARD_DIGITS):0{_GUARD_DIGITS}}"
     openers = sorted({name[0] for name in tokenizer.special_names})
     plain_tools = normalise_tools(tools)
@@ -43,7 +54,18 @@ def encode_chat(
         tools_ts_str=guarded(declare_tools(plain_tools), openers, guard),
         add_generation_prompt=add_generation_prompt,
     )
-    return tokenizer.encode_with_specials(rendered, guard)
+    return tokenizer.encode_with_specials(_with_chunks(rendered, videos), guard)
+
+
+def _with_chunks(rendered: str, videos: Sequence[Sequence[str]]) -> str:
+    """Write every video's chunks in the place of its placeholder; users' text is guarded."""
+    texts = rendered.split(VIDEO_PLACEHOLDER)
+    if len(texts) != len(videos) + 1:
+        raise CheckpointError(
+            f"the chat template wrote {len(texts) - 1} videos where the messages have {len(videos)}"
+        )
+    chunks = ["".join(stamp + VIDEO_CHUNK for stamp in stamps) for stamps in videos]
+    return "".join(text + chunk for text, chunk in zip(texts, [*chunks, ""], strict=True))
 
 
 def render_chat(

@@ -94,6 +94,13 @@ class CpuBackbone:
         rows = self._embedding[np.asarray(token_ids)]  # [tokens, hidden_size]
         return widened(rows) if rows.dtype == np.uint16 else rows.astype(np.float32)
 
+    def insert(self, x: F32, row: int, rows: F32) -> F32:
+        """See Backbone."""
+        if row < 0 or row + len(rows) > len(x) or rows.shape[1:] != x.shape[1:]:
+            raise KernelError(f"rows {list(rows.shape)} do not fit {list(x.shape)} at {row}")
+        x[row : row + len(rows)] = rows
+        return x
+
     def attend(self, layer: int, x: F32, start: int) -> F32:
         """See Backbone."""
         tokens = self._tokens(x)

@@ -72,6 +72,12 @@ class TorchBackbone:
         return self._embedding[torch.tensor(token_ids)].to(self.device)
 
     @torch.inference_mode()
+    def insert(self, x: Tensor, row: int, rows: NDArray[np.float32]) -> Tensor:
+        """See Backbone."""
+        x[row : row + len(rows)] = torch.from_numpy(rows).to(self.device, self.dtype)
+        return x
+
+    @torch.inference_mode()
     def attend(self, layer: int, x: Tensor, start: int) -> Tensor:
         """See Backbone."""
         part = self._layers[layer]

@@ -1,11 +1,24 @@
 """Checkpoint tensors as torch tensors on a device."""
 
+from typing import Any, Protocol
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hybrid.checkpoint import Checkpoint
+from hybrid.checkpoint import TensorInfo
 from hybrid.progress import Progress, ProgressSink
+
+
+class Tensors(Protocol):
+    """What is asked of a checkpoint: `hybrid.checkpoint.Checkpoint` is one."""
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """The values; BF16 as uint16 bits."""
+
+    def info(self, name: str) -> TensorInfo:
+        """Its type and shape."""
 
 
 class WeightReader:
@@ -13,7 +26,7 @@ class WeightReader:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Tensors,
         device: torch.device,
         dtype: torch.dtype,
         total_bytes: int,

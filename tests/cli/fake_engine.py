@@ -3,6 +3,7 @@
 Also a program: `python tests/cli/fake_engine.py chat ...` runs the real command line on it.
 """
 
+import struct
 import sys
 import time
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hybrid.errors import ContextTooLongError, KernelError
+from hybrid.errors import ContextTooLongError, KernelError, RequestError
 from hybrid.events import Event, ToolCall, Usage
 from hybrid.progress import Progress, ignore
 
@@ -34,6 +35,12 @@ HOSTILE = (
 )
 TOKEN_S = 0.02
 OPTIONS = SimpleNamespace(isa="avx2", activation="int16")
+PNG, MP4 = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x18ftypisom"
+
+
+def png(width, height, content=b""):
+    """As much of a PNG as this engine looks at; `content` tells one from another."""
+    return PNG + b"\0\0\0\rIHDR" + struct.pack(">II", width, height) + content
 
 
 @dataclass
@@ -44,6 +51,25 @@ class FakeEngine:
     options: Any = field(default_factory=lambda: OPTIONS)
     calls: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
+    vision: bool = True  # as hybrid.load was asked
+    config: Any = field(default_factory=lambda: SimpleNamespace(vision="a tower"))
+    opened: list[str] = field(default_factory=list)
+
+    @property
+    def sees(self):
+        return self.vision and self.config.vision is not None
+
+    def open_image(self, source, name=None):
+        if not source.startswith(PNG) or len(source) < 24:
+            raise RequestError(f"{name} is not a picture that can be read", "messages")
+        self.opened.append(name)
+        return media("image", name, *struct.unpack(">II", source[16:24]))
+
+    def open_video(self, source, name=None):
+        if not source.startswith(MP4):
+            raise RequestError(f"{name} is not a video that can be read", "messages")
+        self.opened.append(name)
+        return media("video", name, 640, 360)
 
     def generate(
         self, messages, sampling, images=(), thinking=True, tools=None, *, progress, should_stop
@@ -51,8 +77,15 @@ class FakeEngine:
         self.calls.append(
             {"messages": messages, "sampling": sampling, "thinking": thinking, "tools": tools}
         )
-        text = str(messages[-1]["content"])
-        prompt = sum(len(str(m["content"]).split()) for m in messages)
+        text = words(messages[-1])
+        seen = [item for message in messages for item in shown(message)]
+        prompt = sum(len(words(m).split()) for m in messages) + sum(item.tokens for item in seen)
+        for done in range(5 if seen else 0):
+            progress(Progress("vision", 1000 * done, 4000, "patches"))
+            time.sleep(0.1 if "slow look" in text else 0)
+            if should_stop():
+                yield Event("finish", finish_reason="cancelled", usage=Usage(prompt, 0, 0, 0))
+                return
         yield from self._prefill(text, prompt, progress, should_stop)
         done, reasoning, reason = 0, 0, "stop"
         if thinking:
@@ -97,6 +130,34 @@ class FakeEngine:
         self.closed = True
 
 
+def words(message):
+    """The text of a message, whatever it shows."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def shown(message):
+    """The pictures and videos of a message."""
+    content = message["content"]
+    parts = content if isinstance(content, list) else []
+    return [part[part["type"]] for part in parts if part["type"] != "text"]
+
+
+def media(kind, name, width, height):
+    """Media of the right number of tokens, without pixels; a video has two chunks."""
+    import numpy as np
+
+    from hybrid.vision.media import Item, Media
+
+    grid = (1 if kind == "image" else 4, 2 * -(-height // 28), 2 * -(-width // 28))
+    item = Item(np.zeros((0, 588), np.uint8), grid)
+    if kind == "image":
+        return Media("image", name, width, height, (item,))
+    return Media("video", name, width, height, (item, item), ("00:00:00.000", "00:00:02.000"), 4.0)
+
+
 def thoughts(text):
     """The pieces of the thinking about `text`."""
     if "ponder" in text:
@@ -123,11 +184,11 @@ def script(text, messages, tools):
         yield from ("You ", "said ", f"{text}", ".")
 
 
-def load(model_dir, *, progress=ignore, kv_tokens=None, **options):
+def load(model_dir, *, progress=ignore, kv_tokens=None, vision=True, **options):
     """In place of hybrid.load."""
     for done in (0, 50, 100):
         progress(Progress("weights", done * 10**6, 100 * 10**6, "bytes"))
-    return FakeEngine(kv_tokens=kv_tokens or 1000)
+    return FakeEngine(kv_tokens=kv_tokens or 1000, vision=vision)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ class Lines:
     def say(self, text, tone="plain"):
         self.said.append(text)
 
+    def attached(self, media):
+        self.said.append(f"{media.name} {media.tokens}")
+
+    def waiting(self, label):
+        pass
+
+    def finish(self):
+        pass
+
 
 @pytest.fixture
 def chat(home):
@@ -78,7 +87,11 @@ def test_help_names_every_command(chat):
 
 @pytest.mark.parametrize("name", chat_commands.COMMANDS)
 def test_every_command_runs_or_says_what_it_wants(chat, name, capsys):
-    needs = {"load": "needs a name", "export": "needs a file name"}
+    needs = {
+        "load": "needs a name",
+        "export": "needs a file name",
+        "detach": "nothing is attached",
+    }
     if name in needs:
         with pytest.raises(RequestError, match=needs[name]):
             run(chat, f"/{name}")
@@ -125,7 +138,7 @@ def test_set(chat):
 
 def test_retry_undo_edit(chat):
     run(chat, "/retry")
-    assert chat.pending == "second"
+    assert chat.pending == Message("user", "second")
     assert [m.content for m in chat.conversation.messages] == ["first", "answer one"]
     run(chat, "/edit")
     assert chat.draft == "first"

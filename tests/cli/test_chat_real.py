@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from tests.cli.terminal import REPO, Terminal, environment
 
@@ -40,6 +41,18 @@ def test_one_prompt_as_json(tiny_home):
     assert "random model" in done.stderr
 
 
+def test_a_picture_takes_the_tokens_that_were_announced(tiny_home, tmp_path):
+    board = tmp_path / "board.jpg"
+    gradient = Image.linear_gradient("L").resize((1024, 768))
+    Image.merge("RGB", (gradient, gradient.rotate(90), gradient.rotate(180))).save(board)
+    flags = ("--instant", "--max-tokens", "4", "--json")
+    done = one_shot(tiny_home, "-p", "What is this?", "-i", str(board), *flags)
+    assert done.returncode == 0, done.stderr
+    assert "board.jpg 1024x768 -> 1,036 tokens" in done.stderr
+    usage = json.loads(done.stdout)["usage"]
+    assert 10 < usage["prompt_tokens"] - 1036 < 50  # the words, and the marks around them
+
+
 def test_a_conversation(tiny_home):
     chat = Terminal(tiny_home, "--instant", "--max-tokens", "20", real=True)
     try:
@@ -48,8 +61,13 @@ def test_a_conversation(tiny_home):
             chat.enter(f"question {turn}")
             chat.wait_until(lambda text, n=turn: text.count("first token") == n, f"answer {turn}")
             chat.prompt()
+        Image.new("RGB", (64, 64), "red").save(tiny_home / "red square.png")
+        chat.enter("see ~/red square.png")
+        chat.wait("▸ image red square.png 64×64 → 9 tokens")
+        chat.wait_until(lambda text: text.count("first token") == 3, "an answer to a picture")
+        chat.prompt()
         chat.enter("/context")
-        chat.wait("4 messages")
+        chat.wait("6 messages")
         chat.prompt()
         chat.send("\x04")
         assert chat.exit_code() == 0

@@ -7,6 +7,7 @@ from cli.figures import Meter
 from cli.turn import Figures
 from hybrid.events import Usage
 from hybrid.progress import Progress
+from tests.cli.fake_engine import media
 
 
 class Clock:
@@ -69,8 +70,28 @@ def test_a_reused_prefix_does_not_count_as_speed():
     assert "50 tok/s" in meter.read(Progress("prefill", 950, 1000, "tokens")).text
 
 
+def test_looking_names_what_is_looked_at():
+    clock = Clock()
+    meter = Meter(clock)
+    first = meter.read(Progress("vision", 0, 4144, "patches"))
+    assert (first.label, first.text) == ("looking", "0/4,144")
+    clock.now = 2.0
+    later = meter.read(Progress("vision", 2072, 4144, "patches"), "looking at board.png")
+    assert later.label == "looking at board.png"
+    assert later.text == "2,072/4,144 · 1036 patches/s · 2.0 s left"
+
+
 def test_an_empty_phase_divides_by_nothing():
     assert Meter(Clock()).read(Progress("kernels", 0, 0, "kernels")).fraction == 1.0
+
+
+def test_media_say_their_size_and_tokens():
+    image = media("image", "a\x1b]0;owned\x07\nb.png", 1024, 768)
+    assert figures.media_line(image) == "a b.png 1024×768 → 1,036 tokens"
+    plain = figures.media_line(image, times="x", arrow="->")
+    assert plain == "a b.png 1024x768 -> 1,036 tokens"
+    video = media("video", "c.mp4", 640, 360)
+    assert figures.media_line(video) == "c.mp4 640×360, 4.0 s → 598 tokens"
 
 
 def test_the_stats_line_leaves_out_what_was_not_measured():

@@ -58,6 +58,29 @@ def test_json(written, capsys):
     assert {name for name, c in parts.items() if c["tier"] == "RAM"} == {"routed", "embedding"}
 
 
+def test_without_vision_its_bytes_are_in_no_tier(written, capsys):
+    whole = json.loads(output(capsys, written, "--json"))
+    report = json.loads(output(capsys, written, "--json", "--no-vision"))
+    parts = {c["name"]: c for c in report["components"]}
+    vision = parts["vision"]["bytes"] + parts["projector"]["bytes"]
+    assert vision > 0
+    assert report["left_out_bytes"] == vision
+    assert {name for name, c in parts.items() if c["tier"] is None} == {"vision", "projector"}
+    assert report["tiers"]["RAM"] == whole["tiers"]["RAM"]
+    difference = whole["tiers"]["device"]["bytes"] - report["tiers"]["device"]["bytes"]
+    assert difference == vision  # SMALL has no tensor that stays behind
+    assert (whole["left_out_bytes"], report["bytes"]) == (0, whole["bytes"])
+    table = output(capsys, written, "--no-vision").splitlines()
+    assert f"left out    {_size(vision)}: vision and projector" in table
+    assert [line[12] for line in table if line.startswith(("vision", "projector"))] == ["-", "-"]
+    assert "left out" not in output(capsys, written)
+
+
+def test_a_text_only_checkpoint_has_no_vision_to_leave_out(tmp_path, capsys):
+    directory = write_tiny(tmp_path / "tiny", SMALL, prefix=False)
+    assert output(capsys, directory, "--no-vision") == output(capsys, directory)
+
+
 def test_ignored_tensors_are_shown_without_their_control_characters(tmp_path, capsys):
     directory = write_tiny(tmp_path / "tiny", SMALL, prefix=False)
     rewrite(directory, all_tensors(directory) | {"\x1b[2Jghost": ("F32", (1,), bytes(4))})

@@ -47,6 +47,16 @@ def test_paths_are_completed_where_one_begins(tmp_path, monkeypatch):
     assert completions("what is boa") == []
 
 
+def test_paths_with_spaces_are_completed_after_a_command(tmp_path, monkeypatch):
+    (tmp_path / "my pics").mkdir()
+    (tmp_path / "my pics" / "board one.png").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert completions("/export my pics/board o") == ["ne.png"]
+    assert completions(f"/export {tmp_path}/my pi") == ["cs"]
+    assert completions("/load my pics/b") == []
+    assert completions("/tmp/x y") == []  # a message, not a command
+
+
 @pytest.mark.parametrize(
     ("typed", "is_open", "text"),
     [

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cli import prompt_source, tool_file
-from tests.cli.fake_engine import HOSTILE
+from tests.cli.fake_engine import HOSTILE, MP4, png
 
 WEATHER = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
 
@@ -158,6 +158,89 @@ def test_flags_reach_the_engine(chat, engines):
         "frequency_penalty": 2.0,
     }
     assert {name: getattr(sampling, name) for name in values} == values
+
+
+@pytest.fixture
+def pics(home):
+    """A directory with two pictures and a video."""
+    (home / "board.png").write_bytes(png(1024, 768))
+    (home / "dot.png").write_bytes(png(1, 1))
+    (home / "clip.mp4").write_bytes(MP4)
+    return home
+
+
+def test_pictures_and_videos_come_before_the_text(chat, engines, pics):
+    result = chat(
+        *("-p", "which one?", "--video", f"{pics}/clip.mp4"),
+        *("-i", f"{pics}/board.png", "--image", f"{pics}/dot.png"),
+    )
+    assert (result.code, result.out) == (0, "You said which one?.\n")
+    assert result.err.split("\n")[1:] == [
+        "board.png 1024x768 -> 1,036 tokens",
+        "dot.png 1x1 -> 1 token",
+        "clip.mp4 640x360, 4.0 s -> 598 tokens",
+        "",
+    ]
+    parts = last_user(engines)
+    assert [part["type"] for part in parts] == ["image", "image", "video", "text"]
+    assert parts[-1]["text"] == "which one?"
+
+
+def test_usage_counts_what_was_shown(chat, pics):
+    bare = json.loads(chat("-p", "what is it?", "--json").out)["usage"]
+    shown = json.loads(chat("-p", "what is it?", "--json", "-i", f"{pics}/board.png").out)["usage"]
+    assert shown["prompt_tokens"] - bare["prompt_tokens"] == 1036
+
+
+def test_a_path_in_p_is_text(chat, engines, pics):
+    chat("-p", f"what is in {pics}/board.png ?")
+    assert last_user(engines) == f"what is in {pics}/board.png ?"
+
+
+def test_a_bad_picture_is_one_line_and_exit_2(chat, engines, pics):
+    (pics / "x\x1b]0;owned\x07.png").write_bytes(b"not a picture")
+    for flags, hint in (
+        (("-i", f"{pics}/missing.png"), "does not exist"),
+        (("-i", f"{pics}"), "is a directory"),
+        (("-i", f"{pics}/clip.mp4"), "clip.mp4 is not a picture"),
+        (("--video", f"{pics}/dot.png"), "dot.png is not a video"),
+        (("-i", f"{pics}/x\x1b]0;owned\x07.png"), "kimi-local: x.png is not a picture"),
+        (("-i", f"{pics}/dot.png", "--no-vision"), "vision was left out"),
+    ):
+        result = chat("-p", "x", *flags)
+        assert result.code == 2
+        assert hint in result.err.split("\n")[-2]
+        assert result.out == ""
+        assert "\x1b" not in result.err
+        assert all(not engine.calls for engine in engines)
+
+
+def test_no_vision_reaches_the_engine(chat, engines):
+    chat("-p", "x")
+    assert engines[-1].vision
+    chat("-p", "x", "--no-vision")
+    assert not engines[-1].vision
+
+
+def test_a_session_shows_its_pictures_again_and_a_lost_one_is_one_line(chat, engines, pics):
+    chat("-p", "first", "--session", "s", "-i", f"{pics}/board.png")
+    saved = (pics / "state/kimi-local/sessions/s.json").read_bytes()
+    assert len(saved) < 2000  # no pixels
+    chat("-p", "second", "-c")
+    assert engines[-1].opened == ["board.png"]
+    first = engines[-1].calls[-1]["messages"][0]["content"]
+    assert (first[0]["type"], first[0]["image"].tokens, first[1]["text"]) == (
+        "image",
+        1036,
+        "first",
+    )
+    (pics / "board.png").rename(pics / "elsewhere.png")
+    before = (pics / "state/kimi-local/sessions/s.json").read_bytes()
+    lost = chat("-p", "third", "-c")
+    assert (lost.code, lost.out) == (2, "")
+    assert "board.png: No such file" in lost.err
+    assert "put it back" in lost.err
+    assert (pics / "state/kimi-local/sessions/s.json").read_bytes() == before
 
 
 def test_what_was_not_asked_for_stays_the_models_default(chat, engines):

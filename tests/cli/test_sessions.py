@@ -3,21 +3,27 @@
 import json
 import os
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cli import sessions
+from cli.attachments import Attachment
 from cli.conversation import Conversation, Message
 from hybrid.errors import ConfigError, KimiLocalError, RequestError
 from hybrid.events import ToolCall
 
 CALL = ToolCall("functions.f:0", "f", '{"x": "中"}')
+SHA = "0123456789abcdef" * 4
+BOARD = Attachment("image", Path("/home/me/board \udcff.png"), 1234, SHA)
+CLIP = Attachment("video", Path("/home/me/clip.mp4"), 5, SHA)
 
 
 def full() -> Conversation:
     return Conversation(
         messages=[
-            Message("user", "hi 中\x1b[31m"),
+            Message("user", "hi 中\x1b[31m", attachments=(BOARD, CLIP)),
             Message("assistant", "", reasoning="r", tool_calls=(CALL,), thought_s=1.5),
             Message("tool", "42", tool_call_id=CALL.id),
             Message("assistant", "fin", partial=True, reasoning_tokens=3),
@@ -39,6 +45,23 @@ def test_a_conversation_comes_back_as_it_was(tmp_path):
     loaded, conversation = sessions.load(session.path)
     assert conversation == full()
     assert loaded == session
+
+
+def test_no_pixels_are_kept(tmp_path):
+    class Pixels:
+        """Media that must not even be copied."""
+
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    opened = replace(BOARD, media=Pixels())
+    session = sessions.SessionFile(sessions.session_path(tmp_path, "one"))
+    sessions.save(session, Conversation(messages=[Message("user", "x", attachments=(opened,))]))
+    kept = json.loads(session.path.read_text())["messages"][0]["attachments"]
+    assert kept == [
+        {"kind": "image", "path": "/home/me/board \udcff.png", "size": 1234, "sha256": SHA}
+    ]
+    assert sessions.load(session.path)[1].messages[0].attachments[0].media is None
 
 
 def test_files_are_private_and_leave_no_litter(tmp_path):
@@ -103,6 +126,11 @@ def message(**changes) -> dict:
     return good(messages=[{"role": "assistant", "content": "x"} | changes])
 
 
+def shows(**changes) -> dict:
+    item = {"kind": "image", "path": "/a.png", "size": 1, "sha256": SHA} | changes
+    return message(role="user", attachments=[item])
+
+
 @pytest.mark.parametrize(
     ("document", "hint"),
     [
@@ -125,6 +153,16 @@ def message(**changes) -> dict:
         (message(partial="yes"), "partial is"),
         (message(tool_calls=[1]), "a tool call is not an object"),
         (message(tool_calls=[{"id": "x"}]), "name is"),
+        (message(attachments={}), "attachments is"),
+        (message(attachments=[1]), "no known kind"),
+        (shows(kind="audio"), "no known kind"),
+        (shows(kind=[]), "no known kind"),
+        (shows(path="a.png"), "no absolute path"),
+        (shows(path=1), "path is"),
+        (shows(path=None), "path is"),
+        (shows(size="1"), "size is"),
+        (shows(sha256=SHA[1:]), "or no sha256"),
+        (shows(sha256=SHA.upper()), "or no sha256"),
         (good(system=1), "system is"),
         (good(thinking="no"), "thinking is"),
         (good(sampling=[]), "sampling is"),
@@ -152,6 +190,8 @@ def test_the_same_document_without_a_fault_loads(tmp_path):
     path = tmp_path / "good.json"
     path.write_text(json.dumps(good()))
     assert sessions.load(path)[1].messages == [Message("user", "x")]
+    path.write_text(json.dumps(shows()))
+    assert len(sessions.load(path)[1].messages[0].attachments) == 1
 
 
 def test_pipes_and_huge_files_are_not_opened(tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """What is kept and measured of an answer."""
 
+from dataclasses import replace
+
 import pytest
 
 from cli import turn
+from cli.attachments import attach
 from cli.conversation import Conversation, Message, engine_message
 from cli.turn import Recording
 from hybrid.errors import ContextTooLongError, RequestError
 from hybrid.events import Event, ToolCall, Usage
-from tests.cli.fake_engine import FakeEngine
+from tests.cli.fake_engine import FakeEngine, png
 
 CALL = ToolCall("functions.f:0", "f", "{}")
 
@@ -26,7 +29,7 @@ class Still:
     def show(self, event):
         pass
 
-    def progress(self, progress):
+    def progress(self, progress, label=""):
         pass
 
     def tick(self, *, stopping):
@@ -95,6 +98,43 @@ def test_what_the_template_gets():
         ],
     }
     assert engine_message(Message("tool", "42", tool_call_id=CALL.id))["tool_call_id"] == CALL.id
+
+
+def test_the_view_hears_what_is_looked_at(tmp_path):
+    class Labels(Still):
+        def __init__(self):
+            super().__init__()
+            self.labels = {}
+            self.waits = []
+
+        def progress(self, progress, label=""):
+            self.labels[progress.phase] = label
+
+        def waiting(self, label):
+            self.waits.append(label)
+
+        def attached(self, media):
+            pass
+
+    (tmp_path / "a.png").write_bytes(png(5, 5))
+    (tmp_path / "b.png").write_bytes(png(6, 6))
+    view, engine = Labels(), FakeEngine()
+    files = [("image", tmp_path / "a.png"), ("image", tmp_path / "b.png")]
+    one, two = attach(engine, view, files)
+    conversation = Conversation(messages=[Message("user", "first", attachments=(one,))])
+    turn.stream(engine, conversation, view, Recording(), view)
+    assert view.labels == {"vision": "looking at a.png", "prefill": ""}
+    conversation.messages += [Message("assistant", ""), Message("user", "x", attachments=(two,))]
+    turn.stream(engine, conversation, view, Recording(), view)
+    assert view.labels["vision"] == "looking at b.png"
+    conversation.messages[0] = Message("user", "x", attachments=(replace(one, media=None),))
+    view.waits.clear()
+    turn.stream(engine, conversation, view, Recording(), view)
+    assert view.labels["vision"] == "looking at 2 files"
+    assert view.waits == ["looking at 2 files"]
+    conversation.messages += [Message("assistant", ""), Message("user", "no picture")]
+    turn.stream(engine, conversation, view, Recording(), view)
+    assert len(view.waits) == 1
 
 
 def test_a_prompt_that_is_too_long_is_told_in_the_words_of_the_command_line():

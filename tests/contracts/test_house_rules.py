@@ -14,6 +14,7 @@ MAX_LINES = 420
 OTHER_NAMES = {
     "bochscpu_python": "bochscpu",
     "markdown_it_py": "markdown_it",
+    "pillow": "PIL",
 }  # requirements not imported by their own name
 # Somebody's own directories. `/home/me` and the like are placeholders, `../work/x` is relative.
 OWN_PATH = re.compile(r"(?<![\w.~/-])/(?:(?:home|Users)/(?!(?:me|you|user)\b)|root/|work/)\w")
@@ -54,15 +55,20 @@ def prints(root):
 def undeclared(root):
     """Imports that a fresh installation would not have, and requirements that nothing imports."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {
+        extra: {_import_name(line) for line in lines}
+        for extra, lines in project["optional-dependencies"].items()
+    }
     needed = {_import_name(line) for line in project["dependencies"]}
-    tested = {_import_name(line) for line in project["optional-dependencies"]["test"]}
+    tested, wanted = extras.pop("test"), set().union(*(extras[e] for e in extras if e != "dev"))
     shipped, others = third_party(root, *SHIPPED), third_party(root, "tests", "bench")
     return [
         *(f"{path} imports {name}; add it to dependencies" for name, path in shipped.items()
-          if name not in needed),
+          if name not in needed | wanted),
         *(f"{path} imports {name}; add it to the test extra" for name, path in others.items()
-          if name not in needed | tested),
-        *(f"hybrid and cli never import the dependency {name}" for name in needed - shipped.keys()),
+          if name not in needed | tested | wanted),
+        *(f"hybrid and cli never import the dependency {name}"
+          for name in (needed | wanted) - shipped.keys()),
         *(f"the test extra repeats the dependency {name}" for name in needed & tested),
     ]  # fmt: skip
 

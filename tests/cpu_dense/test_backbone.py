@@ -168,6 +168,51 @@ def test_blocks_that_scratch_cannot_hold_are_refused(shape):
             verb(x)
 
 
+def placed(x, row, rows):
+    """What `insert` makes, by one line a row; x stays as it is."""
+    return np.stack([rows[i - row] if row <= i < row + len(rows) else x[i] for i in range(len(x))])
+
+
+def shifted(x, row, rows):
+    x[row + 1 : row + 1 + len(rows)] = rows[: len(x) - row - 1]
+    return x
+
+
+@pytest.mark.parametrize(("row", "count"), [(0, 1), (0, 5), (2, 2), (3, 2), (4, 1), (5, 0)])
+def test_rows_of_a_picture_take_their_places_without_rounding(row, count):
+    backbone, rows = backbone_of(SMALL, random_tensors(SMALL)), stream(SMALL, count, seed=5)
+    x = backbone.embed([1, 2, 3, 4, 5])
+    want = placed(x, row, rows)
+    assert count == 0 or not np.array_equal(shifted(x.copy(), row, rows), want)
+    kept = rows.copy()
+    x = backbone.insert(x, row, rows)
+    assert np.array_equal(x, want)
+    assert x.dtype == np.float32
+    assert np.array_equal(rows, kept)
+
+
+def test_a_picture_of_embeddings_is_the_words():
+    """Rows of the table, inserted, go the way of their tokens; the table itself stays."""
+    backbone = backbone_of(SMALL, random_tensors(SMALL))
+    words, table = backbone.embed([7, 8, 9, 10]), backbone.embed(range(300))
+    want = backbone.logits(backbone.dense(0, backbone.attend(0, words, 0)))
+    x = backbone.insert(backbone.embed([7, 99, 99, 10]), 1, words[1:3])
+    assert np.array_equal(backbone.logits(backbone.dense(0, backbone.attend(0, x, 0))), want)
+    assert np.array_equal(backbone.embed(range(300)), table)
+
+
+@pytest.mark.parametrize(
+    ("row", "shape"), [(-1, (1, 64)), (3, (3, 64)), (6, (1, 64)), (0, (1, 63)), (0, (64,))]
+)
+def test_rows_that_do_not_fit_are_refused(row, shape):
+    backbone = backbone_of(SMALL, random_tensors(SMALL))
+    x = backbone.embed([1, 2, 3, 4, 5])
+    before = x.copy()
+    with pytest.raises(KernelError, match="do not fit"):
+        backbone.insert(x, row, np.ones(shape, np.float32))
+    assert np.array_equal(x, before)
+
+
 def test_inputs_are_left_alone():
     backbone, x = backbone_of(SMALL, random_tensors(SMALL)), stream(SMALL, 4)
     before = x.copy()

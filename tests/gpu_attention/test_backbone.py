@@ -123,6 +123,53 @@ def test_bf16_stays_near(checkpoint_dir, oracle):
     assert np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
 
 
+AT = 3  # where the rows of a picture begin
+PICTURE = [11, 12, 13, 14]  # tokens that stand in for them
+
+
+def picture_rows(tokens=4, hidden=64):
+    """Rows of the spread of embeddings, and no two alike."""
+    return np.random.default_rng(8).standard_normal((tokens, hidden)).astype(np.float32)
+
+
+def seeing(model, ids, *pictures):
+    return model.logits(model.forward(ids, 0, pictures=pictures))
+
+
+def test_logits_behind_a_picture_equal_transformers(models, oracle):
+    rows, ids = picture_rows(), prompt(12)
+    exact = oracle("k2.5").logits(ids, pictures={AT: rows})
+    assert np.abs(seeing(models("k2.5"), ids, (AT, rows)) - exact).max() <= BOUND
+    for wrong in ((AT + 1, rows), (AT - 1, rows), (AT, rows[::-1].copy()), (AT, rows[:-1])):
+        assert np.abs(seeing(models("k2.5"), ids, wrong) - exact).max() > 100 * BOUND
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picture_of_embeddings_is_the_words(checkpoint_dir, dtype):
+    """Rows of the table, inserted, go the way of their tokens bit for bit; the table stays."""
+    model = torch_model(checkpoint_dir("k2.5"), dtype)
+    backbone, ids = model.backbone, prompt(10)
+    words = [*ids[:AT], *PICTURE, *ids[AT + len(PICTURE) :]]
+    rows = backbone.embed(PICTURE).float().numpy()
+    want = run(model, words)
+    for pictures in ([(AT, rows)], [(AT, rows[:1]), (AT + 1, rows[1:])]):
+        assert np.array_equal(seeing(model, ids, *pictures), want)
+    assert not np.array_equal(run(model, ids), want)  # nothing of the picture is left behind
+    assert np.array_equal(run(model, words), want)
+
+
+def test_rows_are_rounded_to_the_type_of_the_stream(checkpoint_dir):
+    backbone = torch_model(checkpoint_dir("k2.5"), torch.bfloat16).backbone
+    rows = picture_rows()
+    kept = rows.copy()
+    x = backbone.insert(backbone.embed(prompt(8)), AT, rows)
+    assert x.dtype == torch.bfloat16
+    assert torch.equal(x[AT : AT + 4], torch.from_numpy(kept).bfloat16())
+    others = [i for i in range(8) if not AT <= i < AT + 4]
+    assert torch.equal(x[others], backbone.embed(prompt(8))[others])
+    assert np.array_equal(rows, kept)
+
+
 def plain_scale(text):
     return (text.qk_nope_head_dim + text.qk_rope_head_dim) ** -0.5
 

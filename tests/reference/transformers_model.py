@@ -83,15 +83,34 @@ class Oracle:
                 module.expand_kv = self._noisy_cache(module.expand_kv)
 
     @torch.inference_mode()
-    def logits(self, ids: list[int], noise: Noise = lambda x: x) -> np.ndarray:
+    def logits(
+        self,
+        ids: list[int],
+        noise: Noise = lambda x: x,
+        pictures: dict[int, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """[len(ids), vocab_size] in fp32; `routing` holds what was chosen.
 
         `noise` is applied where our runtime rounds: to what goes into an expert's matrices and to
-        what goes into the KV cache.
+        what goes into the KV cache. `pictures`: rows [tokens, hidden] from a row of the prompt on.
         """
         self.routing.clear()
         self._noise = noise
-        return self.model(input_ids=torch.tensor([ids])).logits[0].float().numpy()
+        rows = self.model.get_input_embeddings()(torch.tensor([ids]))
+        for start, picture in (pictures or {}).items():
+            rows[0, start : start + len(picture)] = torch.from_numpy(picture)
+        return self.model(inputs_embeds=rows).logits[0].float().numpy()
+
+    @torch.inference_mode()
+    def features(self, pixels: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+        """What tower and projector make of one item: [tokens, hidden].
+
+        `pixels`: [t * h * w, 3, patch, patch], normalised. The wrapper for video is left out: it
+        counts the tokens of t frames where there are those of one (spec §3.7).
+        """
+        model = self.model.model
+        seen = model.vision_tower(torch.from_numpy(pixels), grid_thw=torch.tensor([grid]))
+        return model.mm_projector(seen.pooler_output).squeeze(1).numpy()
 
     def greedy(self, ids: list[int], count: int) -> list[int]:
         """`count` tokens, without a cache: each from the whole prefix."""
@@ -100,14 +119,20 @@ class Oracle:
             ids.append(int(self.logits(ids)[-1].argmax()))
         return ids[-count:]
 
-    def sensitivity(self, ids: list[int], unit: float, draws: int = 6) -> float:
+    def sensitivity(
+        self,
+        ids: list[int],
+        unit: float,
+        draws: int = 6,
+        pictures: dict[int, np.ndarray] | None = None,
+    ) -> float:
         """How far logits move at most if every noisy value x becomes x (1 +- unit), sign random.
 
         To first order the logits' error is a sum of (derivative x value x relative error) over all
         places. Rounding has |relative error| <= unit, at random; a draw takes all of them at full
         size, so it moves the sum by sqrt(3) times the deviation that rounding causes, or more.
         """
-        exact = self.logits(ids)
+        exact = self.logits(ids, pictures=pictures)
         worst = 0.0
         for seed in range(draws):
             generator = torch.Generator().manual_seed(seed)
@@ -116,7 +141,7 @@ class Oracle:
                 sign = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
                 return x * (1 + unit * sign)
 
-            worst = max(worst, float(np.abs(self.logits(ids, noise) - exact).max()))
+            worst = max(worst, float(np.abs(self.logits(ids, noise, pictures) - exact).max()))
         return worst
 
     def _noisy_experts(self, forward: Callable) -> Callable:
