@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hybrid.chat.messages import Conversation, normalise
+from hybrid.chat.messages import MediaPart, normalise
 from hybrid.chat.prompt import encode_chat
 from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tokenizer import Tokenizer
@@ -41,7 +41,11 @@ class Prompting:
     def of_ids(self, token_ids: Sequence[int], images: Sequence[Any] | None) -> Prompt:
         """Token ids with an image for each placeholder."""
         ids = self._checked(token_ids)
-        return self._expanded(ids, [self.open_image(image) for image in _listed(images)])
+        parts = [
+            MediaPart("image", image, is_url=False, param=f"images[{index}]")
+            for index, image in enumerate(_listed(images))
+        ]
+        return self._expanded(ids, self._opened(parts, (), None))
 
     def of_messages(
         self,
@@ -54,7 +58,7 @@ class Prompting:
     ) -> tuple[Prompt, int]:
         """A conversation, and the index of the first tool call that its answer may make."""
         conversation = normalise(messages)
-        opened = self._opened(conversation, _listed(images), media_root)
+        opened = self._opened(conversation.media, _listed(images), media_root)
         ids = encode_chat(
             self.tokenizer,
             self.template,
@@ -88,14 +92,14 @@ class Prompting:
         return self.vision
 
     def _opened(
-        self, conversation: Conversation, images: Sequence[Any], media_root: Path | None
+        self, parts: Sequence[MediaPart], images: Sequence[Any], media_root: Path | None
     ) -> "list[Media]":
-        if not conversation.media and not len(images):
+        if not parts and not len(images):
             return []
         config = self._require_vision().media
         from hybrid.vision.opening import open_parts
 
-        return open_parts(conversation.media, images, config, self.max_tokens, media_root)
+        return open_parts(parts, images, config, self.max_tokens, media_root)
 
     def _expanded(self, ids: list[int], opened: "Sequence[Media]") -> Prompt:
         items = [item for media in opened for item in media.items]

@@ -116,6 +116,19 @@ def test_stamps_and_sizes_of_each_chunk_are_kept(published):
     ]
 
 
+def test_each_video_has_its_own_stamps(prompting):
+    """Of two videos and an image between them, in their order."""
+    clips = [
+        Media(
+            "video", "x", 28, 28, (Item(np.full((4, 588), n, np.uint8), (1, 2, 2)),), (stamp,), 1.0
+        )
+        for n, stamp in enumerate(("00:00:11.000", "00:00:22.000"))
+    ]
+    ids = ids_of(prompting, user(video(clips[0]), image(), video(clips[1])))
+    text = prompting.tokenizer.decode(ids, skip_special=True)
+    assert text.index("00:00:11.000video") < text.index("image") < text.index("00:00:22.000video")
+
+
 def test_a_still_video_is_called_one(published):
     """A chunk of one frame has the word of a video (spec §6.2)."""
     still = animation("GIF", [0, 200], 100, size=(28, 28))  # 0.2 s: one frame is sampled

@@ -9,6 +9,7 @@ Nothing is fetched from a network: who answers requests of others would fetch wh
 """
 
 import base64
+import os
 import stat
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -22,20 +23,27 @@ MAX_FILE_BYTES = 1 << 30
 def read_file(path: Path, param: str = "messages") -> bytes:
     """Content of a regular file; RequestError in one line for anything else."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise RequestError(f"{shown(str(path))} is not a file", param)
-        if status.st_size > MAX_FILE_BYTES:
-            raise RequestError(
-                f"{shown(str(path))} has {status.st_size / 1e9:.1f} GB; at most "
-                f"{MAX_FILE_BYTES / 1e9:.1f} GB are read",
-                param,
-            )
-        return path.read_bytes()
+        _require_regular(path.stat(), path, param)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            _require_regular(status, path, param)  # swapped since it was looked at
+            if status.st_size > MAX_FILE_BYTES:
+                raise RequestError(
+                    f"{shown(str(path))} has {status.st_size / 1e9:.1f} GB; at most "
+                    f"{MAX_FILE_BYTES / 1e9:.1f} GB are read",
+                    param,
+                )
+            return file.read(status.st_size)
     except OSError as error:
         raise RequestError(f"cannot read {shown(str(path))}: {error.strerror}", param) from None
     except ValueError:  # a null character
         raise RequestError(f"{shown(str(path))} is not a file name", param) from None
+
+
+def _require_regular(status: os.stat_result, path: Path, param: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise RequestError(f"{shown(str(path))} is not a file", param)
 
 
 def read_url(url: str, root: Path | None, param: str) -> bytes:

@@ -3,7 +3,9 @@
 import base64
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -236,8 +238,15 @@ def test_a_file_larger_than_allowed_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     path.write_bytes(b"abc")
     monkeypatch.setattr(source, "MAX_FILE_BYTES", 2)
-    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read"))
+    monkeypatch.setattr(os, "fdopen", unread)
     refused(lambda: read_file(path, PARAM), "at most 0.0 GB are read")
+
+
+@contextmanager
+def unread(descriptor, mode):
+    """An open file whose content nobody may ask for."""
+    yield SimpleNamespace(read=lambda count: pytest.fail("read"))
+    os.close(descriptor)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
