@@ -13,6 +13,7 @@ Padding comes before normalisation, so a padded value is -mean/std (spec §6.1).
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +26,26 @@ from hybrid.vision.resize import Fit
 
 U8 = NDArray[np.uint8]
 
+BAND = 16  # rows of patches that a thread cuts at a time
+THREADS = 2
+
 
 def patches(picture: Image.Image, fitted: Fit, config: MediaConfig) -> U8:
     """Return uint8 [grid_h * grid_w, 3 * patch * patch] of an upright RGB picture."""
-    patch = config.patch_size
-    padded = np.zeros((fitted.grid_h * patch, fitted.grid_w * patch, 3), np.uint8)
-    padded[: fitted.height, : fitted.width] = resized(picture, fitted.width, fitted.height)
-    blocks = padded.reshape(fitted.grid_h, patch, fitted.grid_w, patch, 3)
-    return blocks.transpose(0, 2, 4, 1, 3).reshape(-1, 3 * patch * patch)  # [h * w, c * y * x]
+    patch, pixels = config.patch_size, resized(picture, fitted.width, fitted.height)
+    out = np.empty((fitted.grid_h, fitted.grid_w, 3, patch, patch), np.uint8)  # [h, w, c, y, x]
+
+    def cut(first: int) -> None:
+        rows = out[first : first + BAND]
+        padded = np.zeros((len(rows), patch, fitted.grid_w, patch, 3), np.uint8)
+        part = pixels[first * patch : (first + len(rows)) * patch]
+        lines = padded.reshape(-1, fitted.grid_w * patch, 3)  # [h * y, w * x, c]
+        lines[: len(part), : fitted.width] = part
+        rows[:] = padded.transpose(0, 2, 4, 1, 3)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # starts as many as there are bands
+        list(pool.map(cut, range(0, fitted.grid_h, BAND)))
+    return out.reshape(-1, 3 * patch * patch)
 
 
 def item_of(frames: Sequence[Image.Image], fitted: Fit, config: MediaConfig) -> Item:

@@ -15,7 +15,9 @@ from itertools import pairwise
 
 import torch
 
-PIECE_ROWS = 512  # half of it costs 6 % of the speed, twice as many gain none (Zen 3)
+MOST_ROWS = 512  # of a piece: more gain nothing
+LEAST_ROWS = 128  # cost 1 to 5 % of the speed, 64 a tenth or more (Zen 3, docs/log.md)
+PIECES = 32  # that a machine of many cores wants; between the bounds above
 
 Task = Callable[[], None]
 Poll = Callable[[], None]
@@ -29,8 +31,10 @@ class Crew:
     whole: bool  # rows are never cut, and items share the linear layers
     poll: Poll
 
-    def pieces(self, count: int, most: int = PIECE_ROWS) -> list[slice]:
+    def pieces(self, count: int, most: int | None = None) -> list[slice]:
         """Cut `count` rows into pieces of nearly equal size, none above `most`."""
+        if most is None:
+            most = min(max(-(-count // PIECES), LEAST_ROWS), MOST_ROWS)
         parts = 1 if self.whole else -(-count // most)
         bounds = [count * part // parts for part in range(parts + 1)]
         return [slice(*pair) for pair in pairwise(bounds)]

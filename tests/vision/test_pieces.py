@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from hybrid.vision.pieces import PIECE_ROWS, Crew, crew
+from hybrid.vision.pieces import LEAST_ROWS, MOST_ROWS, PIECES, Crew, crew
 
 CPU = torch.device("cpu")
 
@@ -15,7 +15,7 @@ def nothing():
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 1000, 4144, 21408])
-@pytest.mark.parametrize("most", [1, 7, PIECE_ROWS])
+@pytest.mark.parametrize("most", [1, 7, MOST_ROWS])
 def test_pieces_cover_rows_once_and_evenly(count, most):
     cut = Crew(None, whole=False, poll=nothing).pieces(count, most)
     sizes = [piece.stop - piece.start for piece in cut]
@@ -24,6 +24,14 @@ def test_pieces_cover_rows_once_and_evenly(count, most):
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1
     assert Crew(None, whole=True, poll=nothing).pieces(count, most) == [slice(0, count)]
+
+
+@pytest.mark.parametrize("count", [1, 128, 1024, 4144, 16384, 21408])
+def test_many_cores_find_work_and_few_lose_little(count):
+    sizes = [p.stop - p.start for p in Crew(None, whole=False, poll=nothing).pieces(count)]
+    assert max(sizes) <= MOST_ROWS
+    assert len(sizes) >= min(PIECES, max(count // LEAST_ROWS, 1))
+    assert min(sizes) > LEAST_ROWS // 2 or len(sizes) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

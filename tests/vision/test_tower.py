@@ -34,7 +34,7 @@ GRIDS = [
     (1, 2, 2), (1, 6, 2), (1, 4, 6), (1, 16, 16), (1, 18, 34), (1, 4, 130),
     (2, 2, 4), (3, 6, 4), (4, 8, 10),
 ]  # fmt: skip
-LARGE = (1, 66, 70)  # patches beyond the published table, and 10 pieces
+LARGE = (1, 66, 70)  # patches beyond the published table, and 32 pieces
 PREFIXES = ("vision_tower.", "mm_projector.")
 PARTS = ("weight", "bias")
 FINAL = "vision_tower.encoder.final_layernorm"
