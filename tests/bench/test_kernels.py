@@ -164,6 +164,6 @@ def test_the_command_measures_and_writes_json_lines(tmp_path):
     head, *lines = map(json.loads, target.read_text().splitlines())
     assert head["experts"] == 12
     assert head["environment"]["cores"] >= 1
-    assert len(lines) == 2 * (2 + 2 * 2)  # read and peak, then two steps over two pools
+    assert len(lines) == 2 * (3 + 2 * 2)  # two reads and the peak, then two steps over two pools
     assert all(line["milliseconds"][1] <= line["milliseconds"][2] for line in lines)
     assert all(0 < line["of_peak"] < 2 for line in lines if line["engine"] == "ours")
