@@ -105,6 +105,8 @@ def stats_line(figures: Figures, usage: Usage, kv_tokens: int) -> str:
     if figures.first_token_s is not None:
         parts.append(f"first token {duration(figures.first_token_s)}")
     parts.append(_tokens(usage.completion_tokens))
+    if figures.looked_s:
+        parts.append(f"looked for {duration(figures.looked_s)}")
     if figures.prefill_tok_s is not None:
         parts.append(f"prefill {figures.prefill_tok_s:.0f} tok/s")
     if usage.prompt_tokens:  # unknown when the answer was cut off before the engine counted

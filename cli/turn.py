@@ -51,6 +51,7 @@ class Figures:
     """What the stats line says of one answer; rates are None where nothing was measured."""
 
     first_token_s: float | None
+    looked_s: float  # of it, before the prefill: at pictures
     prefill_tok_s: float | None
     decode_tok_s: float | None
     total_s: float
@@ -64,6 +65,8 @@ class Recording:
     started: float = field(default_factory=perf_counter)
     first: float | None = None
     last: float = 0.0
+    looking_since: float | None = None
+    looked_s: float = 0.0
     thought_until: float | None = None
     first_tokens: int = 0
     tokens: int = 0
@@ -73,6 +76,14 @@ class Recording:
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     counted: Usage | None = None
+
+    def hear(self, progress: Progress) -> None:
+        """Time what the tower takes: from its first report to the next one of something else."""
+        if progress.phase == "vision":
+            self.looking_since = self.looking_since or perf_counter()
+        elif self.looking_since is not None:
+            self.looked_s += perf_counter() - self.looking_since
+            self.looking_since = None
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -109,12 +120,14 @@ class Recording:
     def figures(self) -> Figures:
         """Rates and times as this process's clock saw them."""
         if self.first is None:
-            return Figures(None, None, None, perf_counter() - self.started, 0.0)
+            return Figures(None, self.looked_s, None, None, perf_counter() - self.started, 0.0)
         prefilled = self.usage.prompt_tokens - self.usage.cached_tokens
         wait, decoded = self.first - self.started, self.tokens - self.first_tokens
+        reading = wait - self.looked_s
         return Figures(
             first_token_s=wait,
-            prefill_tok_s=prefilled / wait if prefilled > 0 and wait > 0 else None,
+            looked_s=self.looked_s,
+            prefill_tok_s=prefilled / reading if prefilled > 0 and reading > 0 else None,
             decode_tok_s=decoded / (self.last - self.first) if decoded > 0 else None,
             total_s=self.last - self.started,
             thought_s=(self.thought_until or self.first) - self.first,
@@ -150,6 +163,7 @@ def stream(
         return interrupt.requested
 
     def progress(progress: Progress) -> None:
+        recording.hear(progress)
         view.progress(progress, looking if progress.phase == "vision" else "")
 
     new = _not_seen_yet(conversation)

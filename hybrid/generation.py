@@ -34,6 +34,7 @@ class Timing:
     cached_tokens: int = 0
     completion_tokens: int = 0
     decode_steps: int = 0  # forward passes of one token
+    vision_s: float = 0.0  # in the tower, before the prefill
     prefill_s: float = 0.0
     decode_s: float = 0.0  # sampling included
 
@@ -71,14 +72,21 @@ class Generation:
             self.finish_reason = "cancelled"
 
     def _prefill(self, prompt: Prompt, sink: ProgressSink) -> NDArray[np.float32]:
-        began = perf_counter()
+        began, looked = perf_counter(), self._looked_s
         self.timing.prompt_tokens = len(prompt.ids)
         try:
             logits, cached = self.timeline.prefill(prompt, self._poll, sink)
         finally:
-            self.timing.prefill_s = perf_counter() - began
+            self.timing.vision_s = self._looked_s - looked
+            self.timing.prefill_s = perf_counter() - began - self.timing.vision_s
         self.timing.cached_tokens = cached
         return logits
+
+    @property
+    def _looked_s(self) -> float:
+        """Seconds that the tower has worked since the model was loaded."""
+        vision = self.timeline.model.vision
+        return vision.seen.seconds if vision else 0.0
 
     def _sample(self, logits: NDArray[np.float32]) -> Sampled:
         began = perf_counter()

@@ -492,3 +492,23 @@ def test_statistics_of_looking(engine):
     assert after["items"] - before["items"] == 3
     assert after["patches"] - before["patches"] == 2 * PATCHES
     assert after["seconds"] > before["seconds"]
+
+
+def test_time_in_the_tower_is_no_prefill(engine, monkeypatch):
+    now = [0.0]
+    for module in ("hybrid.generation", "hybrid.vision.features"):
+        monkeypatch.setattr(f"{module}.perf_counter", lambda: now[0])
+    tower = engine._vision._tower
+
+    def slow(items, poll=lambda: None):
+        now[0] += 5.0
+        return tower.features(items, poll)
+
+    monkeypatch.setattr(
+        engine._vision, "_tower", type("Slow", (), {"features": staticmethod(slow)})
+    )
+    answer(engine, shows(A))
+    last = engine.stats()["last"]
+    assert (last["vision_s"], last["prefill_s"]) == (5.0, 0.0)
+    answer(engine, shows(A))
+    assert engine.stats()["last"]["vision_s"] == 0.0

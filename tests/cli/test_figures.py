@@ -96,9 +96,9 @@ def test_media_say_their_size_and_tokens():
 
 def test_the_stats_line_leaves_out_what_was_not_measured():
     usage = Usage(prompt_tokens=1140, completion_tokens=264)
-    full = figures.stats_line(Figures(8.1, 148.2, 12.61, 30.0, 9.0), usage, 65536)
+    full = figures.stats_line(Figures(8.1, 0.0, 148.2, 12.61, 30.0, 9.0), usage, 65536)
     assert full == ("12.6 tok/s · first token 8.1 s · 264 tokens · prefill 148 tok/s · context 2%")
-    assert figures.stats_line(Figures(None, None, None, 1.0, 0.0), Usage(), 100) == "0 tokens"
+    assert figures.stats_line(Figures(None, 0.0, None, None, 1.0, 0.0), Usage(), 100) == "0 tokens"
 
 
 @pytest.mark.parametrize(
