@@ -31,6 +31,7 @@ U8 = NDArray[np.uint8]
 
 WORTHWHILE = 1 << 20  # pixels; below, PIL is done before our threads have started
 LINES = 32  # of a strip
+TAKEN = 4 * LINES  # that a thread takes out of the picture at a time: fewer cost twice as long
 ROWS = 64  # of a result, for one thread at a time
 THREADS = 2
 BITS = 22
@@ -58,7 +59,7 @@ def resized(picture: Image.Image, width: int, height: int) -> U8:
     with ThreadPoolExecutor(THREADS) as pool:
         lines = np.empty((picture.height, width, 3), np.uint8)
         across = _filter(picture.width, width)
-        _all(pool.map(lambda y: _along_x(picture, across, y, lines), range(0, len(lines), LINES)))
+        _all(pool.map(lambda y: _along_x(picture, across, y, lines), range(0, len(lines), TAKEN)))
         out = np.empty((height, width, 3), np.uint8)
         down = _filter(picture.height, height)
         _all(pool.map(lambda y: _along_y(lines, down, y, out), range(0, height, ROWS)))
@@ -71,11 +72,15 @@ def _all(done: Iterable[None]) -> None:
 
 
 def _along_x(picture: Image.Image, across: Filter, y: int, lines: U8) -> None:
-    strip = np.asarray(picture.crop((0, y, picture.width, min(y + LINES, len(lines)))))
-    turned = strip.transpose(1, 2, 0).copy()  # [W, 3, lines]
-    out = np.empty((lines.shape[1], *turned.shape[1:]), np.uint8)  # [w, 3, lines]
-    _apply(across, turned.reshape(len(turned), -1), out.reshape(len(out), -1))
-    lines[y : y + len(strip)] = out.transpose(2, 0, 1)
+    taken = picture.crop((0, y, picture.width, min(y + TAKEN, len(lines))))
+    # as PIL holds them, with a fourth byte that means nothing: quicker than three
+    pixels = np.frombuffer(taken.tobytes("raw", "RGBX"), np.uint8).reshape(-1, taken.width, 4)
+    for at in range(0, len(pixels), LINES):
+        strip = pixels[at : at + LINES, :, :3]  # [lines, W, 3]
+        turned = strip.transpose(1, 2, 0).copy()  # [W, 3, lines]
+        out = np.empty((lines.shape[1], *turned.shape[1:]), np.uint8)  # [w, 3, lines]
+        _apply(across, turned.reshape(len(turned), -1), out.reshape(len(out), -1))
+        lines[y + at : y + at + len(strip)] = out.transpose(2, 0, 1)
 
 
 def _along_y(lines: U8, down: Filter, y: int, out: U8) -> None:
