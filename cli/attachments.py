@@ -113,7 +113,7 @@ def _read(path: Path) -> bytes:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise RequestError(f"{_shown(path)} is not a regular file", "messages")
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(min(status.st_size, MOST_BYTES) + 1)  # allocates what it is asked for
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise RequestError(f"{_shown(path)}: {reason}", "messages") from None

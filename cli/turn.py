@@ -65,7 +65,6 @@ class Recording:
     started: float = field(default_factory=perf_counter)
     first: float | None = None
     last: float = 0.0
-    looking_since: float | None = None
     looked_s: float = 0.0
     thought_until: float | None = None
     first_tokens: int = 0
@@ -76,14 +75,6 @@ class Recording:
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     counted: Usage | None = None
-
-    def hear(self, progress: Progress) -> None:
-        """Time what the tower takes: from its first report to the next one of something else."""
-        if progress.phase == "vision":
-            self.looking_since = self.looking_since or perf_counter()
-        elif self.looking_since is not None:
-            self.looked_s += perf_counter() - self.looking_since
-            self.looking_since = None
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -163,7 +154,6 @@ def stream(
         return interrupt.requested
 
     def progress(progress: Progress) -> None:
-        recording.hear(progress)
         view.progress(progress, looking if progress.phase == "vision" else "")
 
     new = _not_seen_yet(conversation)
@@ -182,6 +172,7 @@ def stream(
         ):
             recording.add(event)
             view.show(event)
+        recording.looked_s = engine.stats()["last"]["vision_s"]
     except ContextTooLongError as error:
         raise RequestError(_too_long(error)) from None
     finally:

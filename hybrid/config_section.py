@@ -1,4 +1,4 @@
-"""Typed, bounded reads from one JSON object of `config.json`.
+"""Typed, bounded reads from one JSON object of `config.json` or a file like it.
 
 Every refusal names the key with its path and the value seen:
 
@@ -20,10 +20,11 @@ class Section:
 
     values: Mapping[str, Any]
     path: str = ""
+    file: str = "config.json"
 
     def label(self, key: str) -> str:
         """Name a key as errors do."""
-        return f"config.json: {self.path}.{key}" if self.path else f"config.json: {key}"
+        return f"{self.file}: {self.path}.{key}" if self.path else f"{self.file}: {key}"
 
     def refuse(self, key: str, expected: str) -> ConfigError:
         """Make the error for a value that is present but not supported."""
@@ -65,7 +66,7 @@ class Section:
         value = self._required(key)
         if not isinstance(value, Mapping):
             raise self.refuse(key, "expected an object")
-        return Section(value, f"{self.path}.{key}" if self.path else key)
+        return Section(value, f"{self.path}.{key}" if self.path else key, self.file)
 
     def only(self, key: str, *supported: object) -> None:
         """Refuse a present value that is not one of `supported` (absent and null always pass)."""

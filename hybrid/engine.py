@@ -8,7 +8,7 @@ already knows of it is reused. A new request takes the timeline over from an unf
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -144,10 +144,12 @@ class Engine:
 
     def open_image(self, source: Any, name: str | None = None) -> "Media":
         """An image for a message, from bytes, a Path or a PIL image; RequestError in one line."""
+        self._open()
         return self._prompting.open_image(source, name)
 
     def open_video(self, source: Any, name: str | None = None) -> "Media":
         """A video for a message, from bytes or a Path; RequestError in one line."""
+        self._open()
         return self._prompting.open_video(source, name)
 
     def logits(
@@ -247,6 +249,8 @@ class Engine:
         """Free the weights; whoever still uses the engine or an answer of it is told so."""
         self._owner = None
         self._timeline = None
+        self._vision = None
+        self._prompting = replace(self._prompting, vision=None)
 
     def __enter__(self) -> "Engine":
         return self

@@ -61,7 +61,7 @@ class Timeline:
         with self._lock:
             self.tokens.clear()
             pictures = self._look(prompt, 0, lambda: None, ignore)
-            for x in self._blocks(prompt, pictures, lambda: None):
+            for x in self._blocks(prompt.ids, prompt.identity(), pictures, lambda: None):
                 end = len(self.tokens)
                 logits[end - len(x) : end] = self.model.logits(x)
         return logits
@@ -78,13 +78,14 @@ class Timeline:
         self, prompt: Prompt, poll: Callable[[], None], sink: ProgressSink
     ) -> tuple[NDArray[np.float32], int]:
         poll()
-        cached = min(self._common_prefix(prompt.identity()), len(prompt.ids) - 1)
+        identity = prompt.identity()
+        cached = min(self._common_prefix(identity), len(identity) - 1)
         del self.tokens[cached:]
-        missing = len(prompt.ids) - cached
+        missing = len(identity) - cached
         pictures = self._look(prompt, cached, poll, sink)
         sink(Progress("prefill", 0, missing, "tokens"))
         last: Stream = None
-        for x in self._blocks(prompt, pictures, poll):
+        for x in self._blocks(prompt.ids, identity, pictures, poll):
             last = self.model.backbone.last(x)
             sink(Progress("prefill", len(self.tokens) - cached, missing, "tokens"))
         logits: NDArray[np.float32] = self.model.logits(last)[0]
@@ -100,14 +101,17 @@ class Timeline:
         return list(zip(media, self.model.vision.of(media, poll, sink), strict=True))
 
     def _blocks(
-        self, prompt: Prompt, pictures: Pictures, poll: Callable[[], None]
+        self,
+        ids: list[int],
+        identity: list[int | bytes],
+        pictures: Pictures,
+        poll: Callable[[], None],
     ) -> Iterator[Stream]:
-        """Run what is missing of the prompt, a block at a time."""
-        identity = prompt.identity()
+        """Run what is missing of a prompt, a block at a time."""
         while (start := len(self.tokens)) < len(identity):
             end = min(start + self.model.backbone.max_block, len(identity))
             inside = list(_inside(pictures, start, end))
-            x = self.model.forward(prompt.ids[start:end], start, poll, inside)
+            x = self.model.forward(ids[start:end], start, poll, inside)
             self.tokens += identity[start:end]
             yield x
 

@@ -274,6 +274,8 @@ def test_a_closed_engine_says_so(tiny_dir):
         lambda: engine.generate([1]),
         lambda: engine.logits([1]),
         lambda: engine.kv_tokens,
+        lambda: engine.open_image(b""),
+        lambda: engine.open_video(b""),
         engine.stats,
     ):
         with pytest.raises(RequestError, match="this engine is closed"):

@@ -5,6 +5,7 @@ before each prompt.
 """
 
 import base64
+import weakref
 
 import numpy as np
 import pytest
@@ -253,11 +254,11 @@ def stale(monkeypatch):
 
 
 def without_grid(monkeypatch):
-    monkeypatch.setattr(Item, "digest", lambda self: self.patches.tobytes())
+    monkeypatch.setattr(Item, "digest", property(lambda self: self.patches.tobytes()))
 
 
 def by_size(monkeypatch):
-    monkeypatch.setattr(Item, "digest", lambda self: repr(self.grid).encode())
+    monkeypatch.setattr(Item, "digest", property(lambda self: repr(self.grid).encode()))
 
 
 @pytest.mark.parametrize(
@@ -512,3 +513,12 @@ def test_time_in_the_tower_is_no_prefill(engine, monkeypatch):
     assert (last["vision_s"], last["prefill_s"]) == (5.0, 0.0)
     answer(engine, shows(A))
     assert engine.stats()["last"]["vision_s"] == 0.0
+
+
+def test_a_closed_engine_lets_the_tower_go(tiny_dir):
+    engine = load(tiny_dir)
+    tower = weakref.ref(engine._vision._tower)
+    assert engine.sees
+    engine.close()
+    assert not engine.sees
+    assert tower() is None

@@ -205,7 +205,7 @@ def test_media_stand_in_the_order_of_the_conversation(prompting):
     items = [prompting.open_image(picture).items for picture in pictures]
     clip = prompting.open_video(CLIP).items
     want = [*items[0], *items[1], *clip, *items[2], *items[3]]
-    assert [placed.digest for placed in prompt.media] == [item.digest() for item in want]
+    assert [placed.digest for placed in prompt.media] == [item.digest for item in want]
 
 
 WRITTEN = {  # by users, who may write what they like

@@ -14,7 +14,7 @@ import hybrid
 from hybrid.tiny import TinyShape, write_tiny
 from hybrid.vision.media import Media
 from hybrid.vision.media_config import PUBLISHED
-from hybrid.vision.patches import item_of
+from hybrid.vision.patches import item_of, patches
 from hybrid.vision.resize import fit
 from tests.reference.pixels import grid_of, normalised_patches
 from tests.reference.transformers_model import Oracle, dense_copy
@@ -86,7 +86,8 @@ def logits(engine, image):
 def video(frames):
     """An item of several frames, beside `image_media`, which makes those of one."""
     fitted = fit(*frames[0].size, PUBLISHED.in_patch_limit_each_frame, PUBLISHED)
-    return Media("image", "clip", *frames[0].size, (item_of(frames, fitted, PUBLISHED),))
+    item = item_of([patches(frame, fitted, PUBLISHED) for frame in frames], fitted)
+    return Media("image", "clip", *frames[0].size, (item,))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

@@ -49,6 +49,14 @@ def _check_ids(layer, ids, count):
 
 
 @inlined
+def _note_segments(job):
+    """Let every pair find its segment."""
+    for segment in range(job.segments):
+        for pair in range(load_i32(job.first, segment), load_i32(job.first, segment + 1)):
+            store_i32(job.segment_of, pair, segment)
+
+
+@inlined
 def _sort_pairs(job, n_experts, ids):
     """Counting sort of the pairs by expert; segments are the experts that occur."""
     slots = job.tokens * job.k
@@ -79,9 +87,8 @@ def _sort_pairs(job, n_experts, ids):
         store_i32(job.place, slot, pair)
     job.segments = segments
     job.panels = 1 if longest >= job.panels_from else 0
-    for segment in range(segments):
-        for pair in range(load_i32(job.first, segment), load_i32(job.first, segment + 1)):
-            store_i32(job.segment_of, pair, segment)
+    if job.panels:
+        _note_segments(job)
 
 
 @inlined

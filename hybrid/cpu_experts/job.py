@@ -12,8 +12,8 @@ first[s] ... first[s+1]-1. Every part of the scratch starts on a cache line:
 
 A segment of many pairs is a panel in x_panels and in h_rows: for each group, that group of all its
 pairs side by side. Its kernel takes a group of all rows at a time and then finds them in one place;
-rows that lie pages apart made prefill a sixth slower (docs/log.md). In `segment_of` a pair finds
-its segment.
+rows that lie pages apart made prefill a sixth slower (docs/log.md). In `segment_of`, filled only
+where there are panels, a pair finds its segment.
 
 `columns` is a stripe of the hidden size: DOWN and COMBINE go through the stripes one after another,
 so that o stays small however long the batch is.

@@ -44,11 +44,14 @@ class WeightReader:
         return self.on_host(name, dtype).to(self.device)
 
     def on_host(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        """Copy a tensor out of the mapped file, so that the file may be closed."""
-        mapped = self._checkpoint.tensor(name)
-        copied = torch.from_numpy(np.array(mapped))
+        """A tensor in memory: copied out of a mapped file, so that the file may be closed.
+
+        What may be written to is no view of a file and is taken as it is.
+        """
+        stored = self._checkpoint.tensor(name)
+        owned = torch.from_numpy(stored if stored.flags.writeable else np.array(stored))
         if self._checkpoint.info(name).dtype == "BF16":
-            copied = copied.view(torch.bfloat16)
-        self._done += mapped.nbytes
+            owned = owned.view(torch.bfloat16)
+        self._done += stored.nbytes
         self._sink(Progress("weights", self._done, self._total, "bytes"))
-        return copied.to(dtype or self._dtype)
+        return owned.to(dtype or self._dtype)

@@ -9,7 +9,6 @@ whole process, so its formats are opened one by one, past Image.open.
 """
 
 import io
-import struct
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin, WebPImagePlugi
 
 from hybrid.errors import RequestError
 from hybrid.model_files import shown
-from hybrid.vision.picture import MAX_FILE_BYTES, open_picture
+from hybrid.vision.picture import MAX_FILE_BYTES, UNREADABLE, open_picture
 from hybrid.vision.sampling import Clip, Frames
 
 MAX_FRAME_PIXELS = 1 << 25
@@ -33,10 +32,7 @@ _OPENERS: Mapping[str, type[ImageFile.ImageFile]] = {
     "WebP": WebPImagePlugin.WebPImageFile,
     "PNG": PngImagePlugin.PngImageFile,
 }
-_UNREADABLE = (  # what PIL raises for broken files, or warns of where warnings are errors
-    OSError, SyntaxError, ValueError, TypeError, OverflowError, EOFError, IndexError, MemoryError,
-    ZeroDivisionError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
+_UNREADABLE = (*UNREADABLE, ZeroDivisionError, Image.DecompressionBombWarning)  # as an error
 
 
 def animation_format(source: bytes) -> str | None:

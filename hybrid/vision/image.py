@@ -4,7 +4,7 @@ from PIL import Image
 
 from hybrid.vision.media import Media
 from hybrid.vision.media_config import MediaConfig
-from hybrid.vision.patches import item_of
+from hybrid.vision.patches import item_of, patches
 from hybrid.vision.picture import open_picture
 from hybrid.vision.resize import fit
 
@@ -13,5 +13,5 @@ def image_media(source: bytes | Image.Image, config: MediaConfig, name: str = "i
     """Return an image file or a PIL image as Media; raises RequestError in one line."""
     picture = open_picture(source, name)
     fitted = fit(picture.width, picture.height, config.in_patch_limit, config)
-    item = item_of([picture], fitted, config)
+    item = item_of([patches(picture, fitted, config)], fitted)
     return Media("image", name, picture.width, picture.height, (item,))

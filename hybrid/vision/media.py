@@ -6,6 +6,7 @@ a clip of 6 s    Media(kind "video")  three items, grid (4, 50, 86) each, with t
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 MERGE = 2  # the tower merges 2 x 2 patches into one token (config.py accepts nothing else)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item:
     """What the tower sees at once: one image, or up to four frames of a video."""
 
@@ -26,6 +27,7 @@ class Item:
         """Tokens that it takes in the prompt: frames are averaged (spec §3.6)."""
         return self.grid[1] // MERGE * (self.grid[2] // MERGE)
 
+    @cached_property  # a conversation asks again at every turn
     def digest(self) -> bytes:
         """What tells it from any other item: 32 bytes of SHA-256 over grid and patches."""
         head = np.asarray(self.grid, np.int64).tobytes()

@@ -51,10 +51,8 @@ class MediaConfig:
         if FILE not in list_model_files(model_dir):
             return _agreeing(PUBLISHED, vision)
         data = read_model_file(model_dir, FILE, MAX_FILE_BYTES)
-        top = _Section(parse_json_object(data, FILE, ConfigError))
-        return _agreeing(
-            _media(_Section(top.section("media_proc_cfg").values, "media_proc_cfg")), vision
-        )
+        top = Section(parse_json_object(data, FILE, ConfigError), file=FILE)
+        return _agreeing(_media(top.section("media_proc_cfg")), vision)
 
 
 PUBLISHED = MediaConfig(
@@ -71,15 +69,6 @@ PUBLISHED = MediaConfig(
     temporal_merge_kernel_size=4,
 )
 """What K2.5 and K2.6 publish."""
-
-
-class _Section(Section):
-    """An object of this file: errors name it instead of config.json."""
-
-    __slots__ = ()
-
-    def label(self, key: str) -> str:
-        return f"{FILE}: {self.path}.{key}" if self.path else f"{FILE}: {key}"
 
 
 def _media(media: Section) -> MediaConfig:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hybrid.vision.bicubic import resized
+from hybrid.vision.bicubic import THREADS, resized
 from hybrid.vision.media import Item
 from hybrid.vision.media_config import MediaConfig
 from hybrid.vision.resize import Fit
@@ -27,7 +27,6 @@ from hybrid.vision.resize import Fit
 U8 = NDArray[np.uint8]
 
 BAND = 16  # rows of patches that a thread cuts at a time
-THREADS = 2
 
 
 def patches(picture: Image.Image, fitted: Fit, config: MediaConfig) -> U8:
@@ -43,16 +42,19 @@ def patches(picture: Image.Image, fitted: Fit, config: MediaConfig) -> U8:
         lines[: len(part), : fitted.width] = part
         rows[:] = padded.transpose(0, 2, 4, 1, 3)
 
-    with ThreadPoolExecutor(THREADS) as pool:  # starts as many as there are bands
-        list(pool.map(cut, range(0, fitted.grid_h, BAND)))
+    bands = range(0, fitted.grid_h, BAND)
+    if len(bands) == 1:
+        cut(0)
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(cut, bands))
     return out.reshape(-1, 3 * patch * patch)
 
 
-def item_of(frames: Sequence[Image.Image], fitted: Fit, config: MediaConfig) -> Item:
-    """Return what the tower sees at once: one picture, or the frames of one chunk."""
-    rows = [patches(frame, fitted, config) for frame in frames]
+def item_of(frames: Sequence[U8], fitted: Fit) -> Item:
+    """Return what the tower sees at once, of the patches of one picture or of a chunk's frames."""
     grid = (len(frames), fitted.grid_h, fitted.grid_w)
-    return Item(np.concatenate(rows) if len(rows) > 1 else rows[0], grid)
+    return Item(np.concatenate(frames) if len(frames) > 1 else frames[0], grid)
 
 
 def normalised(patches: U8, config: MediaConfig) -> NDArray[np.float32]:

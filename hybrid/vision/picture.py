@@ -41,7 +41,7 @@ _OPENERS: Mapping[str, type[ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
 }
-_UNREADABLE = (  # what PIL raises for broken files, and for images with odd `info`
+UNREADABLE = (  # what PIL raises for broken files, and for images with odd `info`
     OSError, SyntaxError, ValueError, TypeError, OverflowError, EOFError, IndexError, MemoryError,
     struct.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -68,7 +68,7 @@ def open_picture(source: bytes | Image.Image, name: str) -> Image.Image:
     try:
         picture.load()
         return _upright(_rgb(picture, name), exif)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(name, error) from None
 
 
@@ -81,7 +81,7 @@ def _opened(data: bytes, name: str) -> tuple[Image.Image, object]:
         if file is None:
             raise _refused(name, "is not a PNG, JPEG, WebP, GIF or BMP file; convert it to one")
         picture = _OPENERS[file.format](io.BytesIO(file.data))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(name, error) from None
     _check_size(picture.size, name, file.passes)
     if picture.tile and picture.tile[0][0] == "bmp_rle":  # PIL reads it in Python, byte by byte

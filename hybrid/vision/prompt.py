@@ -65,6 +65,6 @@ def expanded(ids: Sequence[int], placeholder: int | None, items: Sequence[Item])
             rows.append(token)
             continue
         item = next(left)
-        media.append(Placed(len(rows), item, item.digest()))
+        media.append(Placed(len(rows), item, item.digest))
         rows += [token] * item.tokens
     return Prompt(rows, tuple(media))

@@ -97,7 +97,12 @@ class Tower:
                 poll()
                 for group in groups:
                     _advance(group, block, workers)
-            return [rows for group in groups for rows in self._projected(group, workers)]
+            final, projector = self._final.to(self.compute), self._projector.to(self.compute)
+            return [
+                rows
+                for group in groups
+                for rows in self._projected(group, final, projector, workers)
+            ]
 
     def _computable(self, workers: Crew) -> Iterator[Block]:
         """The blocks in the type to compute in: as they are, or each in the same memory."""
@@ -146,8 +151,9 @@ class Tower:
             x[frame] = x[frame].float() + place
         return rows
 
-    def _projected(self, group: Group, workers: Crew) -> list[NDArray[np.float32]]:
-        final, projector = self._final.to(self.compute), self._projector.to(self.compute)
+    def _projected(
+        self, group: Group, final: Affine, projector: Projector, workers: Crew
+    ) -> list[NDArray[np.float32]]:
         _in_place(group.x, final.norm, workers)
         places = zip(group.spans, group.grids, strict=True)
         groups = torch.cat([merged(group.x[span], grid) for span, grid in places])

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import numpy as np
 from PIL import Image
 
 from hybrid.errors import RequestError
@@ -18,7 +17,7 @@ from hybrid.model_files import shown
 from hybrid.vision import animation, container
 from hybrid.vision.media import Item, Media
 from hybrid.vision.media_config import MediaConfig
-from hybrid.vision.patches import U8, patches
+from hybrid.vision.patches import U8, item_of, patches
 from hybrid.vision.resize import Fit, fit
 from hybrid.vision.sampling import (
     Clip,
@@ -87,15 +86,11 @@ def _read(
         taken += 1
         rows.append(patches(picture, plan.fitted, config))  # [grid_h * grid_w, 3 * patch^2]
         if len(rows) == config.temporal_merge_kernel_size or taken == len(plan.indices):
-            items.append(_item(rows, plan.fitted))
+            items.append(item_of(rows, plan.fitted))
             rows.clear()
         if taken == len(plan.indices):
             break
     return items, seen
-
-
-def _item(rows: list[U8], fitted: Fit) -> Item:
-    return Item(np.concatenate(rows), (len(rows), fitted.grid_h, fitted.grid_w))
 
 
 def _media(plan: Plan, items: list[Item], config: MediaConfig, name: str) -> Media:

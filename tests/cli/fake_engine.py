@@ -54,6 +54,7 @@ class FakeEngine:
     vision: bool = True  # as hybrid.load was asked
     config: Any = field(default_factory=lambda: SimpleNamespace(vision="a tower"))
     opened: list[str] = field(default_factory=list)
+    vision_s: float = 0.0  # in the tower, for the last answer
 
     @property
     def sees(self):
@@ -124,7 +125,7 @@ class FakeEngine:
             raise ContextTooLongError(2000, self.kv_tokens)
 
     def stats(self):
-        return {"tokens": 7, "seconds": {"prefill": 0.5}}
+        return {"tokens": 7, "seconds": {"prefill": 0.5}, "last": {"vision_s": self.vision_s}}
 
     def close(self):
         self.closed = True

@@ -12,25 +12,7 @@ from cli.turn import Recording
 from hybrid.errors import ConfigError, KimiLocalError, RequestError
 from hybrid.events import Event, Usage
 from tests.cli.fake_engine import FakeEngine
-
-
-class Lines:
-    """A view that only remembers what was said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, text, tone="plain"):
-        self.said.append(text)
-
-    def attached(self, media):
-        self.said.append(f"{media.name} {media.tokens}")
-
-    def waiting(self, label):
-        pass
-
-    def finish(self):
-        pass
+from tests.cli.lines import Lines
 
 
 @pytest.fixture

@@ -99,27 +99,26 @@ def test_what_names_no_picture_stays_text(pics, typed):
     assert without_paths(typed, []) == typed.strip()
 
 
-def test_a_long_text_asks_the_disk_a_bounded_number_of_times(pics, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The paths that the disk, which has none of them, is asked for."""
+    paths = []
 
     def stat(path):
-        asked.append(path)
+        paths.append(path)
         raise FileNotFoundError
 
     monkeypatch.setattr(dropped_paths.Path, "stat", stat)
+    return paths
+
+
+def test_a_long_text_asks_the_disk_a_bounded_number_of_times(pics, asked):
     assert mentions("/usr/bin/x.png and more.png " * 100_000) == []
     assert 0 < len(asked) <= 12 * dropped_paths._MOST_TRIED
 
 
-def test_the_bound_check_sees_a_search_without_one(pics, monkeypatch):
+def test_the_bound_check_sees_a_search_without_one(pics, asked):
     """Planted: every word is tried."""
-    asked = []
-
-    def stat(path):
-        asked.append(path)
-        raise FileNotFoundError
-
-    monkeypatch.setattr(dropped_paths.Path, "stat", stat)
     bound, dropped_paths._MOST_TRIED = dropped_paths._MOST_TRIED, 10**9
     try:
         mentions("/usr/bin/x.png " * 1000)

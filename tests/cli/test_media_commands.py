@@ -5,29 +5,10 @@ import pytest
 from cli import chat_commands, media_commands, settings
 from cli.chat_state import Chat
 from cli.conversation import Conversation, Message
-from cli.figures import media_line
 from cli.sessions import load, new_session
 from hybrid.errors import RequestError
 from tests.cli.fake_engine import MP4, FakeEngine, png
-
-
-class Lines:
-    """A view that only remembers what was said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, text, tone="plain"):
-        self.said.append(text)
-
-    def attached(self, media):
-        self.said.append(media_line(media))
-
-    def waiting(self, label):
-        pass
-
-    def finish(self):
-        pass
+from tests.cli.lines import Lines
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from cli.figures import stats_line
 from cli.turn import Recording
 from hybrid.errors import ContextTooLongError, RequestError
 from hybrid.events import Event, ToolCall, Usage
-from hybrid.progress import Progress
 from tests.cli.fake_engine import FakeEngine, png
 
 CALL = ToolCall("functions.f:0", "f", "{}")
@@ -70,17 +69,22 @@ def test_rates_and_times(clock):
 
 
 def test_looking_at_pictures_is_no_prefill(clock):
-    recording = Recording(started=98.0)
-    recording.hear(Progress("vision", 0, 8, "patches"))  # at 100 s
-    recording.hear(Progress("vision", 8, 8, "patches"))
-    recording.hear(Progress("prefill", 0, 20, "tokens"))  # 101
-    recording.hear(Progress("prefill", 20, 20, "tokens"))
-    recording.add(Event("content", "a", (1,)))  # 102
-    recording.add(Event("finish", finish_reason="stop", usage=Usage(30, 10, 1, 0)))
+    recording = recorded(
+        Event("content", "a", (1,)),  # at 100 s, two seconds after the start
+        Event("finish", finish_reason="stop", usage=Usage(30, 10, 1, 0)),
+    )
+    recording.looked_s = 0.5
     figures = recording.figures
-    assert (figures.first_token_s, figures.looked_s) == (4.0, 1.0)
-    assert figures.prefill_tok_s == (30 - 10) / 3.0
-    assert "looked for 1.0 s" in stats_line(figures, recording.usage, 100)
+    assert (figures.first_token_s, figures.looked_s) == (2.0, 0.5)
+    assert figures.prefill_tok_s == (30 - 10) / 1.5
+    assert "looked for 0.5 s" in stats_line(figures, recording.usage, 100)
+
+
+def test_the_engine_tells_how_long_it_looked():
+    recording = Recording()
+    conversation = Conversation(messages=[Message("user", "hello")])
+    turn.stream(FakeEngine(vision_s=0.25), conversation, Still(), recording, Still())
+    assert recording.looked_s == 0.25
 
 
 def test_an_answer_cut_off_is_kept_marked_and_counted_by_us(clock):

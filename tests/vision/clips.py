@@ -75,3 +75,11 @@ def animation(form: str, levels, durations, *, size=(32, 24), **options) -> byte
         out, form, save_all=True, append_images=pictures[1:], duration=durations, **options
     )
     return out.getvalue()
+
+
+def damaged(source: bytes, rng: np.random.Generator, start: int, counts: list[int]) -> bytes:
+    """The same with some bytes from `start` on changed: as many as one of `counts`."""
+    bad = bytearray(source)
+    for at in rng.integers(start, len(bad), rng.choice(counts)):
+        bad[at] = rng.integers(256)
+    return bytes(bad)

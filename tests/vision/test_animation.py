@@ -12,6 +12,7 @@ from hybrid.errors import RequestError
 from hybrid.vision import animation
 from hybrid.vision.animation import animation_format, frames, probe
 from tests.vision.clips import animation as animated
+from tests.vision.clips import damaged
 
 ALL = frozenset(range(100))
 FORMS = {"GIF": {}, "WEBP": {"lossless": True}, "PNG": {}}
@@ -151,16 +152,11 @@ def test_an_odd_file_is_one_line(kind):
 def test_damaged_anywhere_it_is_a_clip_or_one_line():
     """Any other exception fails the test."""
     rng = np.random.default_rng(5)
-    outcomes = {outcome(damaged(source, rng)) for _ in range(60) for source in (GIF, WEBP, PNG)}
+    outcomes = {
+        outcome(damaged(source, rng, 12, [1, 4])) for _ in range(60) for source in (GIF, WEBP, PNG)
+    }
     assert {line.split()[0] for line in outcomes} == {"'loop'", "read"}
     assert not any("\n" in line for line in outcomes)
-
-
-def damaged(source: bytes, rng) -> bytes:
-    bad = bytearray(source)
-    for at in rng.integers(12, len(bad), rng.choice([1, 4])):
-        bad[at] = rng.integers(256)
-    return bytes(bad)
 
 
 def outcome(source: bytes) -> str:

@@ -101,7 +101,7 @@ def test_content_decides_and_nothing_else(tower):
 
 
 def test_a_cache_by_size_would_be_seen(tower, monkeypatch):
-    monkeypatch.setattr(Item, "digest", lambda self: repr(self.grid).encode())
+    monkeypatch.setattr(Item, "digest", property(lambda self: repr(self.grid).encode()))
     seeing = remembering(tower)
     seeing.of(placed(item(7)))
     assert not same(seeing.of(placed(item(8))), [item(8)])

@@ -69,6 +69,13 @@ def test_the_tower_of_a_cpu_is_built_once_and_late(model_dir, config, monkeypatc
     assert tower._copied is None  # weights are not kept twice
 
 
+def test_a_late_tower_computes_on_the_memory_that_was_read(model_dir, config):
+    late = features_of(model_dir, config)._tower
+    read = late._copied.values["vision_tower.patch_embed.pos_emb.weight"]
+    late.features([item()])
+    assert late._tower._table.data_ptr() == read.ctypes.data
+
+
 def test_late_or_at_once_a_tower_sees_the_same(model_dir, config):
     features = features_of(model_dir, config)
     with Checkpoint.open(model_dir, config) as checkpoint:

@@ -2,26 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from hybrid.config import VisionConfig
+from hybrid.config import ModelConfig
 from hybrid.errors import CheckpointError, ConfigError
 from hybrid.tiny.shape import MEDIA_LIMITS
 from hybrid.vision.media_config import FILE, PUBLISHED, MediaConfig
 
-VISION = VisionConfig(
-    patch_size=14,
-    init_pos_emb_height=64,
-    init_pos_emb_width=64,
-    init_pos_emb_time=4,
-    vt_hidden_size=1152,
-    vt_intermediate_size=4304,
-    vt_num_hidden_layers=27,
-    vt_num_attention_heads=16,
-    merge_kernel_size=(2, 2),
-    projector_ln_eps=1e-5,
-)
+ROOT = Path(__file__).parents[2]
+CONFIG = json.loads((ROOT / "tests/data/kimi_k25_config.json").read_text())
+VISION = ModelConfig.from_dict(CONFIG).vision
 
 
 def read(directory, **changes):

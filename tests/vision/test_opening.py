@@ -38,7 +38,7 @@ def data_url(content, kind="image/png"):
 
 
 def digests(media):
-    return [item.digest() for one in media for item in one.items]
+    return [item.digest for one in media for item in one.items]
 
 
 @pytest.fixture

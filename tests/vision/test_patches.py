@@ -73,7 +73,7 @@ def test_values_are_the_bits_that_torch_computes():
 def test_frames_of_a_chunk_are_stacked_in_order():
     frames = [noise(70, 40, seed) for seed in (1, 2, 3)]
     fitted = fit(70, 40, PUBLISHED.in_patch_limit_each_frame, PUBLISHED)
-    item = item_of(frames, fitted, PUBLISHED)
+    item = item_of([patches(frame, fitted, PUBLISHED) for frame in frames], fitted)
     assert item.grid == (3, fitted.grid_h, fitted.grid_w)
     assert item.tokens == fitted.tokens
     for frame, rows in zip(frames, np.split(item.patches, 3), strict=True):

@@ -45,12 +45,12 @@ def test_every_row_is_what_a_list_of_rows_says(case):
     ids, items = CASES[case]
     prompt, rows = expanded(ids, PAD, items), spelled_out(ids, items)
     assert prompt.ids == [token for token, _, _ in rows]
-    assert prompt.identity() == [shown.digest() if shown else token for token, shown, _ in rows]
+    assert prompt.identity() == [shown.digest if shown else token for token, shown, _ in rows]
     starts = [at for at, (_, shown, row) in enumerate(rows) if shown and not row]
     assert [placed.start for placed in prompt.media] == starts
     assert [placed.item for placed in prompt.media] == items
     assert [placed.end - placed.start for placed in prompt.media] == [i.tokens for i in items]
-    assert [placed.digest for placed in prompt.media] == [i.digest() for i in items]
+    assert [placed.digest for placed in prompt.media] == [i.digest for i in items]
 
 
 def test_media_from_a_row_on():
@@ -112,8 +112,8 @@ def test_other_pictures_are_other_prompts(pair):
 def test_the_digest_is_of_content_alone():
     first, copied = item(4, 4, 3), Item(item(4, 4, 3).patches.copy(), (1, 4, 4))
     strided = Item(np.asfortranarray(first.patches), (1, 4, 4))
-    assert first.digest() == copied.digest() == strided.digest()
-    assert len(first.digest()) == 32
+    assert first.digest == copied.digest == strided.digest
+    assert len(first.digest) == 32
 
 
 FAULTS = {
@@ -124,10 +124,23 @@ FAULTS = {
 }
 
 
+def test_an_item_is_hashed_once(monkeypatch):
+    hashed, sha256 = [], hashlib.sha256
+
+    def counting(data):
+        hashed.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr(media.hashlib, "sha256", counting)
+    one = media.Item(np.zeros((4, 588), np.uint8), (1, 2, 2))
+    assert one.digest == one.digest
+    assert len(hashed) == 1
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_careless_digest_would_be_seen(fault, monkeypatch):
-    monkeypatch.setattr(media.Item, "digest", FAULTS[fault])
-    alike = [pair for pair, (a, b) in twins().items() if a.digest() == b.digest()]
+    monkeypatch.setattr(media.Item, "digest", property(FAULTS[fault]))
+    alike = [pair for pair, (a, b) in twins().items() if a.digest == b.digest]
     assert alike
 
 
@@ -137,5 +150,5 @@ def test_identity_by_ids_alone_would_be_seen(monkeypatch):
     assert first.identity() == second.identity()
     ids, items = CASES["in the middle"]
     assert expanded(ids, PAD, items).identity() != [
-        shown.digest() if shown else token for token, shown, _ in spelled_out(ids, items)
+        shown.digest if shown else token for token, shown, _ in spelled_out(ids, items)
     ]

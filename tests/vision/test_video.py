@@ -97,7 +97,7 @@ def test_a_file_that_shows_fewer_frames_than_it_counts_is_sampled_again(monkeypa
     monkeypatch.setattr(container, "probe", lambda *args: replace(real(*args), frames=75))
     media = video_media(source, PUBLISHED, 100)
     assert media.seconds == 2.0
-    assert [item.digest() for item in media.items] == [item.digest() for item in expected.items]
+    assert [item.digest for item in media.items] == [item.digest for item in expected.items]
 
 
 def test_packets_that_show_nothing_are_not_frames():

@@ -36,7 +36,7 @@ def emit_direct(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call:
         after = _group(code, simd, mode, places, x, before)
         return [total for row in after for total in row]
 
-    stream_blocks(code, simd, mode, rows, block, call, group)
+    stream_blocks(code, simd, rows, block, call, group)
 
 
 def emit_single(code: Code, simd: Simd, mode: Mode, blocks: int, block: Any, call: Any) -> None:

@@ -36,7 +36,7 @@ def emit_exact(code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call: 
             for slot, (total, part_sum) in enumerate(zip(totals, sums, strict=True))
         ]
 
-    stream_blocks(code, simd, mode, rows, block, call, group)
+    stream_blocks(code, simd, rows, block, call, group)
 
 
 def _weight(code: Code, simd: Simd, packed: Any, place: int) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 
 from hybrid.cpu_experts.record import LINE_BYTES, ROWS, STRIDE
 from hybrid.cpu_experts.rows.emit import I64, Code
-from hybrid.cpu_experts.rows.modes import Mode
 from hybrid.cpu_experts.rows.vocabulary import Simd
 
 AHEAD = 2048  # bytes: from 1 to 16 KiB it makes no difference (docs/log.md)
@@ -18,9 +17,7 @@ AHEAD = 2048  # bytes: from 1 to 16 KiB it makes no difference (docs/log.md)
 Group = Callable[[Any, list[Any], list[Any]], Sequence[Any]]
 
 
-def stream_blocks(
-    code: Code, simd: Simd, mode: Mode, rows: int, block: Any, call: Any, group: Group
-) -> None:
+def stream_blocks(code: Code, simd: Simd, rows: int, block: Any, call: Any, group: Group) -> None:
     """Emit `group` for each group of each row block, and store the totals [rows][16]."""
     b, parts = code.b, ROWS // simd.lanes
     zero = code.constant(simd.floats, 0.0)
