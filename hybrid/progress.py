@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["kernels", "weights", "experts", "vision", "prefill"]
+Phase = Literal["kernels", "weights", "experts", "vision", "prefill", "prepare", "verify"]
 Unit = Literal["bytes", "tokens", "kernels", "patches"]
 
 
