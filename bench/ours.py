@@ -27,7 +27,7 @@ class Ours:
         )
         self.isa, self.activation, self.threads = self.layer.isa, self.layer.activation, threads
         if like:
-            self.layer._ready[:] = 1
+            self.layer.where[:] = np.arange(experts)
 
     def fill(self) -> float:
         """Repack DISTINCT experts and copy their records to the rest; GB/s of the repacking."""
@@ -41,7 +41,7 @@ class Ours:
         records = self.layer.records
         with ThreadPoolExecutor(available_cores()) as pool:  # mapping fresh pages takes longest
             list(pool.map(partial(_copy, records), range(DISTINCT, len(records))))
-        self.layer._ready[:] = 1
+        self.layer.where[:] = np.arange(len(records))
         return DISTINCT * self.layer.record_bytes / seconds / 1e9
 
     def _set(self, index: int, tensors: dict[str, synthetic.Int4Matrix]) -> None:

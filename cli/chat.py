@@ -6,17 +6,13 @@ The modules that do the work are imported when they are needed: `chat --help` mu
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import hybrid
 from cli import sampling_options, settings
-from cli.interrupt import Loading
+from cli.engine_loading import DIRECTORY, FILE, load_flags, loaded, one_shot_view
 from cli.prompt_source import one_shot_prompt
 from cli.settings import Settings
 from hybrid.errors import RequestError
@@ -27,48 +23,21 @@ if TYPE_CHECKING:
     from cli.sessions import SessionFile
     from cli.turn import View
 
-_DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-
-
-def _load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    for flag in (
-        click.option("--context", type=click.IntRange(min=1), help="Tokens the KV cache holds."),
-        click.option("--isa", help="Instruction set of the CPU kernels. [default: the best]"),
-        click.option(
-            "--activation",
-            type=click.Choice(["auto", "int8", "int16", "bf16"]),
-            default="auto",
-            help="Activations of the CPU experts.",
-        ),
-        click.option(
-            "--backbone-weights",
-            type=click.Choice(["bf16", "int8"]),
-            default="bf16",
-            help="Attention, shared experts and head on the CPU; int8 halves their bytes.",
-        ),
-        click.option("--no-vision", is_flag=True, help="Leave out what sees pictures and videos."),
-        click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
-    ):
-        command = flag(command)
-    return command
-
 
 @click.command("chat")
-@click.option("-m", "--model", type=_DIRECTORY, help="Checkpoint. [default: $KIMI_LOCAL_MODEL]")
+@click.option("-m", "--model", type=DIRECTORY, help="Checkpoint. [default: $KIMI_LOCAL_MODEL]")
 @click.option("-p", "--prompt", help='Answer this and exit; "-" reads standard input.')
 @click.option("--instant", is_flag=True, help="Answer without thinking first.")
 @click.option("--system", help="System prompt.")
-@click.option("-i", "--image", type=_FILE, multiple=True, help="Show a picture; repeatable.")
-@click.option("--video", type=_FILE, multiple=True, help="Show a video; repeatable.")
-@click.option("--tools", type=_FILE, help="JSON list of tool declarations.")
+@click.option("-i", "--image", type=FILE, multiple=True, help="Show a picture; repeatable.")
+@click.option("--video", type=FILE, multiple=True, help="Show a video; repeatable.")
+@click.option("--tools", type=FILE, help="JSON list of tool declarations.")
 @click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last session.")
 @click.option("--session", help="Go on with this session, or begin it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (one-shot only).")
 @click.option("--plain", is_flag=True, help="No markdown, no moving parts.")
 @sampling_options.sampling_flags
-@_load_flags
+@load_flags
 def command(prompt: str | None, as_json: bool, plain: bool, **flags: Any) -> int:
     """Talk with a model; with -p or a pipe, answer one prompt and exit."""
     if flags["resume"] and flags["session"]:
@@ -92,9 +61,9 @@ def _answer(here: Settings, flags: dict[str, Any], text: str, *, as_json: bool, 
     from cli import one_shot
     from cli.conversation import Message
 
-    view = _one_shot_view(here, as_json=as_json, plain=plain)
+    view = one_shot_view(here, as_json=as_json, plain=plain)
     session, conversation = _open(here, flags)
-    with _loaded(here, flags, view) as engine:
+    with loaded(here, flags, view) as engine:
         attachments = tuple(_attach(engine, flags, view))
         conversation.messages.append(Message("user", text, attachments=attachments))
         return one_shot.run(engine, conversation, view, session, as_json=as_json)
@@ -108,7 +77,7 @@ def _converse(here: Settings, flags: dict[str, Any], *, plain: bool) -> int:
     session, conversation = _open(here, flags)
     if session is None:
         session = sessions.new_session(here.sessions_dir)
-    with _loaded(here, flags, view) as engine:
+    with loaded(here, flags, view) as engine:
         chat = Chat(engine, view, conversation, session, here)
         chat.attached = _attach(engine, flags, view)
         return chat_loop.run(chat)
@@ -119,53 +88,6 @@ def _attach(engine: "hybrid.Engine", flags: dict[str, Any], view: "View") -> "li
     from cli.attachments import KINDS, attach
 
     return attach(engine, view, [(kind, path) for kind in KINDS for path in flags[kind]])
-
-
-@contextmanager
-def _loaded(here: Settings, flags: dict[str, Any], view: "View") -> "Iterator[hybrid.Engine]":
-    """The engine, closed in the end; a signal that comes while it loads is not lost."""
-    from cli.figures import duration
-
-    began = perf_counter()
-    with Loading() as loading:
-        model = flags["model"] or here.model_dir or _default_model(here, view)
-        loading.check()
-        engine = _load(model, flags, view, loading)
-    with closing(engine):
-        loading.check()
-        spent = duration(perf_counter() - began)
-        view.say(
-            f"{model.name} · loaded in {spent} · experts {engine.options.isa} "
-            f"{engine.options.activation} · context {engine.kv_tokens:,} tokens",
-            "dim",
-        )
-        yield engine
-
-
-def _default_model(here: Settings, view: "View") -> Path:
-    from cli.default_model import NOTICE, default_model
-
-    view.say(NOTICE, "warn")
-    return default_model(here, view.say)
-
-
-def _load(model: Path, flags: dict[str, Any], view: "View", loading: Loading) -> "hybrid.Engine":
-    """Load with the progress on the screen."""
-    view.waiting(f"loading {model.name}")
-    try:
-        return hybrid.load(
-            model,
-            device=flags["device"],
-            threads=flags["threads"],
-            activation=flags["activation"],
-            backbone_weights=flags["backbone_weights"],
-            isa=flags["isa"],
-            kv_tokens=flags["context"],
-            vision=not flags["no_vision"],
-            progress=loading.sink(view.progress),
-        )
-    finally:
-        view.finish()
 
 
 def _open(here: Settings, flags: dict[str, Any]) -> "tuple[SessionFile | None, Conversation]":
@@ -200,17 +122,6 @@ def _last_session(here: Settings, *, resume: bool) -> str | None:
     if not found:
         raise RequestError("there is no session to go on with yet", param="continue")
     return found[0]
-
-
-def _one_shot_view(here: Settings, *, as_json: bool, plain: bool) -> "View":
-    """Rich where a person sees both streams; plain for pipes, files and --plain."""
-    if not plain and sys.stderr.isatty() and (as_json or sys.stdout.isatty()):
-        from cli.ui import RichView
-
-        return RichView(colour=here.colour, answers=not as_json, one_shot=True)
-    from cli.plain_view import PlainView
-
-    return PlainView(colour=here.colour, answer=not as_json)
 
 
 def _chat_view(here: Settings, *, plain: bool) -> "View":

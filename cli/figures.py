@@ -1,6 +1,6 @@
 """Numbers as people read them: the stats line, the gauge, and progress with rate and ETA."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ _LABELS: dict[Phase, str] = {
     "experts": "loading experts",
     "prefill": "prefill",
     "vision": "looking",
+    "prepare": "preparing",
+    "verify": "verifying",
 }
 _RATE_AFTER_S = 0.2  # before that a rate is noise
 
@@ -109,10 +111,21 @@ def stats_line(figures: Figures, usage: Usage, kv_tokens: int) -> str:
         parts.append(f"looked for {duration(figures.looked_s)}")
     if figures.prefill_tok_s is not None:
         parts.append(f"prefill {figures.prefill_tok_s:.0f} tok/s")
+    parts += _tiers(figures.expert_reads)
     if usage.prompt_tokens:  # unknown when the answer was cut off before the engine counted
         used = usage.prompt_tokens + usage.completion_tokens
         parts.append(f"context {percent(used, kv_tokens)}")
     return " · ".join(parts)
+
+
+def _tiers(reads: Mapping[str, int]) -> list[str]:
+    """Where the experts were, if not all in RAM."""
+    total = sum(reads.values())
+    names = {"vram": "on the device", "nvme": "from disk"}
+    shares = [
+        f"{percent(reads[tier], total)} {name}" for tier, name in names.items() if reads.get(tier)
+    ]
+    return [f"experts {', '.join(shares)}"] if shares else []
 
 
 def media_line(media: "Media", times: str = "×", arrow: str = "→") -> str:

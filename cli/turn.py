@@ -4,6 +4,7 @@ engine.generate ──events──> Recording ──> Message (history), Figures
                     └─────> View      ──> the screen
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -56,6 +57,7 @@ class Figures:
     decode_tok_s: float | None
     total_s: float
     thought_s: float
+    expert_reads: Mapping[str, int] = field(default_factory=dict)  # experts used, by tier
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Recording:
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     counted: Usage | None = None
+    expert_reads: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -122,6 +125,7 @@ class Recording:
             decode_tok_s=decoded / (self.last - self.first) if decoded > 0 else None,
             total_s=self.last - self.started,
             thought_s=(self.thought_until or self.first) - self.first,
+            expert_reads=self.expert_reads,
         )
 
     def message(self) -> Message:
@@ -172,7 +176,8 @@ def stream(
         ):
             recording.add(event)
             view.show(event)
-        recording.looked_s = engine.stats()["last"]["vision_s"]
+        last = engine.stats()["last"]
+        recording.looked_s, recording.expert_reads = last["vision_s"], last["expert_reads"]
     except ContextTooLongError as error:
         raise RequestError(_too_long(error)) from None
     finally:

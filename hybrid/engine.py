@@ -8,6 +8,7 @@ already knows of it is reused. A new request takes the timeline over from an unf
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.answer import Answer
+from hybrid.cache.policy import DEFAULT
 from hybrid.chat.parser import StreamParser
 from hybrid.chat.stop import StopStrings
 from hybrid.chat.template import ChatTemplate
@@ -27,7 +29,7 @@ from hybrid.events import Event, FinishReason, Usage
 from hybrid.generation import Generation, Timing
 from hybrid.loader import LoadOptions, load_model
 from hybrid.memory import free_host_bytes
-from hybrid.model import Model
+from hybrid.model import Model, Watcher
 from hybrid.progress import ProgressSink, ignore
 from hybrid.prompting import Message, Prompting
 from hybrid.sampling import Sampler, SamplingParams
@@ -52,6 +54,9 @@ def load(
     kv_tokens: int | None = None,
     isa: str | None = None,
     vision: bool = True,
+    records: str | Path | None = None,
+    cache_policy: str = DEFAULT.name,
+    prefetch: bool = True,
     progress: ProgressSink = ignore,
 ) -> "Engine":
     """Load a checkpoint directory of the Kimi K2 family.
@@ -61,10 +66,15 @@ def load(
     activation  numerics of the routed experts: "int8", "int16" (finer), "bf16" (as trained, slow);
                 "auto" takes int16 where a measurement says that decode loses less than a tenth
     backbone_weights  "bf16" (as published) or, on the CPU, "int8": half the bytes, rounded
-    budgets     bytes; a model that needs more is refused with a PlacementError
+    ram_budget  bytes of RAM for routed experts, which are read from the file where they do not fit;
+                default: all that is free beside the rest of the model
+    vram_budget bytes of the device for the most wanted of them, out of RAM's share
     kv_tokens   positions of the KV cache; default 32,768 or what the model allows
     isa         kernel set, one of `hybrid.cpu_experts.available_isas()`; default the best
     vision      False leaves the vision tower out, if there is one, and saves its memory
+    records     the file that `kimi-local prepare` wrote, if it is not in the model's directory
+    cache_policy  which experts stay: "decayed-lfu", "lru", "lfu", "static" (hybrid/cache/policy.py)
+    prefetch    False reads no expert from the file before its layer's router has spoken
 
     Raises ConfigError, CheckpointError, PlacementError or KernelError, each in one line.
     """
@@ -79,6 +89,9 @@ def load(
         kv_tokens=kv_tokens,
         isa=isa,
         vision=vision,
+        records=None if records is None else Path(records),
+        cache_policy=cache_policy,
+        prefetch=prefetch,
     )
     directory = Path(model_dir)
     config = ModelConfig.from_dir(directory)
@@ -109,11 +122,13 @@ class Engine:
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
         self._spent = model.spent
+        self._experts = model.experts
         self._vision = model.vision
         self._timeline: Timeline | None = Timeline(model)
         self._prompting = Prompting(config, tokenizer, template, model.vision, self.kv_tokens)
         self._load_s = load_s
         self._last, self._total = Timing(), Timing()
+        self._used_before = self._experts.counters.by_tier()  # when the last request began
         self._owner: object = None  # of the timeline: the latest request
 
     @property
@@ -201,6 +216,7 @@ class Engine:
             maximum = self.config.text.max_position_embeddings
             raise ContextTooLongError(len(ids), self.kv_tokens, maximum)
         timing = self._last = Timing()
+        self._used_before = self._experts.counters.by_tier()
         generation = Generation(
             timeline=timeline,
             sampler=Sampler(params, ids, thinking=thinking),
@@ -228,27 +244,46 @@ class Engine:
             if name.endswith("_s")
         }
         return {
-            "options": asdict(self.options),
+            "options": _plain(self.options),
             "load_s": round(self._load_s, 3),
             "context": {"tokens": self.context_tokens, "capacity": self.kv_tokens},
-            "last": _rates(self._last),
+            "last": _rates(self._last) | {"expert_reads": self._last_reads()},
             "total": _rates(self._total),
             "seconds": seconds,
             "vision": asdict(self._vision.seen) if self._vision else None,
-            "tiers": {
-                "ram": {
-                    "expert_picks": spent.expert_picks,
-                    "expert_reads": spent.expert_reads,
-                    "bytes": spent.expert_bytes,
-                    "gb_per_s": _per_second(spent.expert_bytes / 1e9, spent.experts_s),
-                }
-            },
+            "tiers": self._experts.stats(),
         }
+
+    def _last_reads(self) -> dict[str, int]:
+        """Experts used by the last request, by tier."""
+        now = self._experts.counters.by_tier()
+        return {tier: uses - self._used_before[tier] for tier, uses in now.items()}
+
+    @contextmanager
+    def record(self, watcher: Watcher) -> Iterator[None]:
+        """Show every routing to `watcher` meanwhile: (layer, start, ids, weights, prompt).
+
+        ids int32 and weights float32 are [tokens, num_experts_per_tok] of the tokens from position
+        `start` on; `prompt` tells prefill from decode. hybrid.cache.recorder writes them to a file.
+        """
+        model = self._open().model
+        if model.watcher is not None:
+            raise RequestError("this engine is being recorded already; end that first")
+        model.watcher = watcher
+        try:
+            yield
+        finally:
+            model.watcher = None
 
     def close(self) -> None:
         """Free the weights; whoever still uses the engine or an answer of it is told so."""
         self._owner = None
-        self._timeline = None
+        if self._timeline is not None:
+            self._timeline = None
+            try:
+                self._experts.remember()
+            finally:
+                self._experts.close()
         self._vision = None
         self._prompting = replace(self._prompting, vision=None)
 
@@ -325,6 +360,11 @@ class Engine:
             reasoning_tokens=answer.reasoning_tokens,
         )
         return Event("finish", token_ids=answer.leftover_ids, finish_reason=reason, usage=usage)
+
+
+def _plain(options: LoadOptions) -> dict[str, Any]:
+    records = options.records
+    return asdict(options) | {"records": None if records is None else str(records)}
 
 
 def _rates(timing: Timing) -> dict[str, float]:

@@ -1,35 +1,42 @@
 """From a model directory to a model that can run: what goes where, in which order.
 
     config.json -> headers checked -> memory checked -> kernels compiled and self-checked
-    -> backbone read onto the device -> routed experts repacked into one arena in host RAM -> tower
+    -> backbone read onto the device -> as many routed experts as there is room for -> tower
 
-Every refusal comes before the first large allocation.
+Every refusal comes before the first large allocation. Too little RAM for the experts is no reason
+for one: what does not fit stays in the file (hybrid/cache).
 """
 
+import logging
 import numbers
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid.backbone import Backbone
+from hybrid.cache.capacity import Capacity, capacity
+from hybrid.cache.loading import CacheOptions, load_tiers
+from hybrid.cache.policy import DEFAULT, POLICIES
+from hybrid.cache.source import slot_bytes
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
-from hybrid.cpu_experts import ExpertLayer, auto_mode, dispatch, selfcheck, shards
+from hybrid.cpu_experts import auto_mode, dispatch, selfcheck
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.layer import MAX_THREADS, Int4
-from hybrid.cpu_experts.pool import shared_pool
+from hybrid.cpu_experts.layer import MAX_THREADS
 from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import ConfigError, PlacementError
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model
-from hybrid.progress import Progress, ProgressSink, ignore
+from hybrid.progress import ProgressSink, ignore
 from hybrid.vision.loading import load_features, vision_names
 from hybrid.vision.media_config import MediaConfig
 
 DEFAULT_KV_TOKENS = 32_768
 KV_BYTES = 2  # bf16
+RESERVE = 1 << 30  # bytes of RAM left to others where experts take all that there is
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,29 +47,38 @@ class LoadOptions:
     threads: int | None = None
     activation: str = "auto"
     backbone_weights: str = "bf16"
-    ram_budget: int | None = None  # bytes
-    vram_budget: int | None = None  # bytes
+    ram_budget: int | None = None  # bytes of RAM for routed experts; None: what is free
+    vram_budget: int | None = None  # bytes of the device for routed experts; None: none
     kv_tokens: int | None = None
     isa: str | None = None
     vision: bool = True  # where the model has it
+    records: Path | None = None  # the file that `kimi-local prepare` wrote, if elsewhere
+    cache_policy: str = DEFAULT.name
+    prefetch: bool = True  # from the file, by what the next layer's router will probably say
 
     def __post_init__(self) -> None:
-        for name in ("threads", "ram_budget", "vram_budget", "kv_tokens"):
+        least = {"threads": 1, "ram_budget": 0, "vram_budget": 0, "kv_tokens": 1}
+        for name, limit in least.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _whole(name, value))
+                object.__setattr__(self, name, _whole(name, value, limit))
         if self.threads is not None and self.threads > MAX_THREADS:
             raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
-        if not isinstance(self.vision, bool):
-            raise ConfigError(f"vision is {self.vision!r}; give True or False")
+        for name in ("vision", "prefetch"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; give True or False")
+        if self.cache_policy not in POLICIES:
+            raise ConfigError(
+                f"cache_policy is {self.cache_policy!r}; choose one of {', '.join(POLICIES)}"
+            )
         if self.backbone_weights not in ("bf16", "int8"):
             raise ConfigError(f"backbone_weights is {self.backbone_weights!r}; choose bf16 or int8")
 
 
-def _whole(name: str, value: object) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1")
+def _whole(name: str, value: object, least: int) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
 
 
@@ -77,12 +93,21 @@ def load_model(
         MediaConfig.from_dir(model_dir, config.vision) if options.vision and config.vision else None
     )
     with Checkpoint.open(model_dir, config) as checkpoint:
-        _require_memory(text, checkpoint, options)
+        size = _share_memory(text, checkpoint, options)
         dispatch.warm_up(options.isa, options.activation, progress=sink)
         selfcheck.verify(options.isa, options.activation)
         backbone = _load_backbone(text, checkpoint, options, sink)
-        experts = _load_experts(text, checkpoint, options, sink)
         assert options.threads is not None
+        cache = CacheOptions(
+            capacity=size,
+            policy=POLICIES[options.cache_policy],
+            prefetch=options.prefetch,
+            records=options.records,
+            isa=options.isa,
+            threads=options.threads,
+            activation=options.activation,
+        )
+        experts = load_tiers(model_dir, text, checkpoint, cache, sink)
         vision = (
             load_features(config, media, checkpoint, options.device, options.threads, sink)
             if media
@@ -136,10 +161,9 @@ def _may_have_gpu() -> bool:
     return sys.platform != "linux" or any(Path(node).exists() for node in nodes)
 
 
-def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> None:
-    """Refuse what cannot fit before anything is allocated."""
+def _share_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> Capacity:
+    """What the experts get, beside what must fit; refuses before anything is allocated."""
     assert options.kv_tokens is not None
-    experts = text.moe_layers * text.n_routed_experts * _record_bytes(text)
     dense = sum(_backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint))
     if options.vision:
         dense += sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
@@ -147,9 +171,36 @@ def _require_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptio
     cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
     on_device = dense + cache
     if options.device == "cuda":
-        _require("device", "vram_budget", on_device, _free_device_bytes(), options.vram_budget)
+        _require("device", on_device, _free_device_bytes())
         on_device = 0
-    _require("host", "ram_budget", experts + on_device, free_host_bytes(), options.ram_budget)
+    free = free_host_bytes()
+    _require("host", on_device, free)
+    return _share_experts(text, options, free - on_device)
+
+
+def _share_experts(text: TextConfig, options: LoadOptions, free: int) -> Capacity:
+    """Slots for the experts, with `free` bytes of RAM beside everything else."""
+    record, records = _record_bytes(text), text.moe_layers * text.n_routed_experts
+    size, vram, ram = slot_bytes(record), options.vram_budget or 0, options.ram_budget
+    if vram and options.device == "cuda":
+        log.warning(
+            "vram_budget is %d, but experts run on CUDA devices not yet: RAM has them", vram
+        )
+        vram = 0
+    vram = min(vram, records * size)
+    if ram is None:
+        everything = capacity(records, size, vram, records * size)
+        ram, others = free - vram, records * size - vram
+        if (everything.ram + everything.device) * size > free:
+            ram = min(ram, others - 1) - RESERVE  # some stay in the file
+    share = capacity(records, size, vram, max(0, ram))
+    needed = (share.ram + share.device) * size
+    if needed > free:
+        raise PlacementError(
+            f"the experts would take {needed / 1e9:,.3f} GB of RAM but the rest leaves only "
+            f"{max(0, free) / 1e9:,.3f} GB; lower ram_budget and vram_budget, or kv_tokens"
+        )
+    return share
 
 
 def _backbone_bytes(checkpoint: Checkpoint, name: str, options: LoadOptions) -> int:
@@ -161,12 +212,11 @@ def _backbone_bytes(checkpoint: Checkpoint, name: str, options: LoadOptions) -> 
     return info.nbytes
 
 
-def _require(where: str, budget_name: str, needed: int, free: int, budget: int | None) -> None:
-    limit, name = (free, "free") if budget is None or free < budget else (budget, budget_name)
-    if needed > limit:
+def _require(where: str, needed: int, free: int) -> None:
+    if needed > free:
         raise PlacementError(
-            f"the model needs {needed / 1e9:,.3f} GB of {where} memory but {name} is "
-            f"{limit / 1e9:,.3f} GB; lower kv_tokens, or use a machine with more"
+            f"without its routed experts the model needs {needed / 1e9:,.3f} GB of {where} memory "
+            f"but {free / 1e9:,.3f} GB are free; lower kv_tokens, or use a machine with more"
         )
 
 
@@ -216,54 +266,3 @@ def _load_backbone(
     total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
     reader = WeightReader(checkpoint, torch.device("cuda"), torch.bfloat16, total, sink)
     return TorchBackbone(text, reader, options.kv_tokens, torch.bfloat16)
-
-
-def _load_experts(
-    text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, sink: ProgressSink
-) -> Sequence[ExpertLayer | None]:
-    """Repack every routed expert from the mapped shards, several at once."""
-    moe = [layer for layer in range(text.num_hidden_layers) if text.is_moe(layer)]
-    layers: list[ExpertLayer | None] = [None] * text.num_hidden_layers
-    if not moe:
-        return layers
-    assert options.threads is not None
-    shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
-    total = len(moe) * text.n_routed_experts
-    memory = shards.allocate(shape, total, shared_pool(options.threads).shares)
-    for layer, own in zip(moe, shards.layers_of(memory, text.n_routed_experts), strict=True):
-        layers[layer] = ExpertLayer(
-            text.n_routed_experts,
-            text.hidden_size,
-            text.moe_intermediate_size,
-            isa=options.isa,
-            threads=options.threads,
-            activation=options.activation,
-            shards=own,
-        )
-
-    def fill(place: tuple[int, int]) -> None:
-        layer, expert = place
-        target = layers[layer]
-        assert target is not None
-        gate, up, down = _packed(checkpoint, layer, expert)
-        target.set_expert(expert, gate=gate, up=up, down=down)
-
-    places = [(layer, expert) for layer in moe for expert in range(text.n_routed_experts)]
-    pool = ThreadPoolExecutor(options.threads)
-    try:
-        for done, _ in enumerate(pool.map(fill, places), 1):
-            sink(Progress("experts", done * shape.nbytes, total * shape.nbytes, "bytes"))
-    finally:  # an interrupt must not wait for the thousands that are queued
-        pool.shutdown(cancel_futures=True)
-    return layers
-
-
-def _packed(checkpoint: Checkpoint, layer: int, expert: int) -> tuple[Int4, Int4, Int4]:
-    """Codes and scales of gate, up and down, as they lie in the shards."""
-    prefix = f"model.layers.{layer}.mlp.experts.{expert}"
-
-    def read(name: str) -> Int4:
-        base = f"{prefix}.{name}_proj.weight"
-        return checkpoint.tensor(f"{base}_packed"), checkpoint.tensor(f"{base}_scale")
-
-    return read("gate"), read("up"), read("down")

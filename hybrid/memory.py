@@ -1,35 +1,75 @@
 """How much memory this process may still take."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
-CGROUP_FILES = (  # limit, use, and what of the use is page cache that the kernel gives back
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        "memory/memory.stat",
+OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What one version of control groups calls its files."""
+
+    folder: str  # of the groups, below the mount point
+    controller: str  # in a line "number:controllers:path" of OWN_GROUPS; version 2 names none
+    limit: str
+    used: str
+    reclaimable: str  # in memory.stat: page cache that the kernel gives back
+
+
+VERSIONS = (
+    Files("", "", "memory.max", "memory.current", "inactive_file"),
+    Files(
+        "memory",
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
         "total_inactive_file",
     ),
 )
 
 
-def free_host_bytes(cgroup: Path = CGROUP) -> int:
-    """Return what the machine has available, or what the container's limit leaves of it.
+def free_host_bytes(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int:
+    """Return what the machine has available, or what the tightest group's limit leaves of it.
 
-    Page cache does not count as used: a model just copied here fills it, and the kernel gives it
-    back when asked.
+    The limit of a process's own group counts, and that of every group above it. Page cache does not
+    count as used: a model just copied here fills it, and the kernel gives it back when asked.
     """
-    free = int(psutil.virtual_memory().available)
-    for limit, used, stat, reclaimable in CGROUP_FILES:
-        try:
-            spent = int((cgroup / used).read_text()) - _field(cgroup / stat, reclaimable)
-            return min(free, max(0, int((cgroup / limit).read_text()) - spent))
-        except (OSError, ValueError):  # another version, or no limit ("max")
-            continue
-    return free
+    left = [int(psutil.virtual_memory().available)]
+    for files in VERSIONS:
+        for group in _groups(cgroup / files.folder, _own_path(own, files.controller)):
+            try:
+                spent = int((group / files.used).read_text())
+                spent -= _field(group / "memory.stat", files.reclaimable)
+                left.append(max(0, int((group / files.limit).read_text()) - spent))
+            except (OSError, ValueError):  # another version, or no limit ("max")
+                continue
+    return min(left)
+
+
+def _groups(root: Path, path: PurePosixPath) -> Iterator[Path]:
+    """The group and all above it. Seen from within a container, some or all are hidden."""
+    group = root
+    yield group
+    if ".." not in path.parts:
+        for part in path.parts[1:]:
+            group = group / part
+            yield group
+
+
+def _own_path(own: Path, controller: str) -> PurePosixPath:
+    """The process's group below the root; "/" if nobody says."""
+    try:
+        lines = own.read_text().splitlines()
+    except (OSError, ValueError):
+        return PurePosixPath("/")
+    fields = (line.split(":", 2) for line in lines)
+    paths = [line[2] for line in fields if len(line) == 3 and controller in line[1].split(",")]
+    return PurePosixPath(paths[0] if paths else "/")
 
 
 def _field(stat: Path, name: str) -> int:

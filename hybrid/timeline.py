@@ -7,8 +7,9 @@ The caller always passes the whole prompt; the timeline works out what it alread
 
 Rows of a picture are known by its content, not by the placeholder's token id.
 
-A row counts only once its whole block is through all layers, so that a cancelled prefill leaves the
-timeline shorter, never wrong.
+A prompt goes through the model in passes: as many tokens as the experts take at once, cut into
+blocks for the backbone. A row counts only once its whole pass is through all layers, so that a
+cancelled prefill leaves the timeline shorter, never wrong.
 """
 
 import threading
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 
 from hybrid.backbone import Stream
 from hybrid.errors import ContextTooLongError
-from hybrid.model import Model
+from hybrid.model import Block, Model
 from hybrid.progress import Progress, ProgressSink, ignore
 from hybrid.vision.prompt import Placed, Prompt
 
+PASS_TOKENS = 2048  # each expert is read once a pass; cpu_experts/job.py takes no more at once
 Pictures = list[tuple[Placed, NDArray[np.float32]]]
 
 
@@ -61,15 +63,15 @@ class Timeline:
         with self._lock:
             self.tokens.clear()
             pictures = self._look(prompt, 0, lambda: None, ignore)
-            for x in self._blocks(prompt.ids, prompt.identity(), pictures, lambda: None):
-                end = len(self.tokens)
-                logits[end - len(x) : end] = self.model.logits(x)
+            for blocks, streams in self._passes(prompt.ids, prompt.identity(), pictures):
+                for block, x in zip(blocks, streams, strict=True):
+                    logits[block.start : block.start + len(x)] = self.model.logits(x)
         return logits
 
     def step(self, token_id: int, poll: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
         """Append one token; returns the logits of the next: [vocab_size]."""
         with self._lock:
-            x = self.model.forward([token_id], len(self.tokens), poll)
+            (x,) = self.model.forward([Block([token_id], len(self.tokens))], poll, prompt=False)
             self.tokens.append(token_id)
             logits: NDArray[np.float32] = self.model.logits(x)[0]
             return logits
@@ -83,11 +85,15 @@ class Timeline:
         del self.tokens[cached:]
         missing = len(identity) - cached
         pictures = self._look(prompt, cached, poll, sink)
-        sink(Progress("prefill", 0, missing, "tokens"))
+
+        def show(position: int) -> None:
+            sink(Progress("prefill", position - cached, missing, "tokens"))
+
+        show(cached)
         last: Stream = None
-        for x in self._blocks(prompt.ids, identity, pictures, poll):
-            last = self.model.backbone.last(x)
-            sink(Progress("prefill", len(self.tokens) - cached, missing, "tokens"))
+        for _, streams in self._passes(prompt.ids, identity, pictures, poll, show):
+            last = self.model.backbone.last(streams[-1])
+            show(len(self.tokens))
         logits: NDArray[np.float32] = self.model.logits(last)[0]
         return logits, cached
 
@@ -100,20 +106,24 @@ class Timeline:
         assert self.model.vision is not None
         return list(zip(media, self.model.vision.of(media, poll, sink), strict=True))
 
-    def _blocks(
+    def _passes(
         self,
         ids: list[int],
         identity: list[int | bytes],
         pictures: Pictures,
-        poll: Callable[[], None],
-    ) -> Iterator[Stream]:
-        """Run what is missing of a prompt, a block at a time."""
+        poll: Callable[[], None] = lambda: None,
+        show: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[tuple[list[Block], list[Stream]]]:
+        """Run what is missing of a prompt, a pass at a time; `show` is told how far it is."""
+        size = self.model.backbone.max_block
         while (start := len(self.tokens)) < len(identity):
-            end = min(start + self.model.backbone.max_block, len(identity))
-            inside = list(_inside(pictures, start, end))
-            x = self.model.forward(ids[start:end], start, poll, inside)
+            end = min(start + PASS_TOKENS, len(identity))
+            cuts = [(at, min(at + size, end)) for at in range(start, end, size)]
+            blocks = [Block(ids[a:b], a, list(_inside(pictures, a, b))) for a, b in cuts]
+            polls = len(blocks) * self.model.text.num_hidden_layers
+            streams = self.model.forward(blocks, _counting(poll, show, start, end, polls))
             self.tokens += identity[start:end]
-            yield x
+            yield blocks, streams
 
     def _require_room(self, prompt: Prompt) -> None:
         if len(prompt.ids) > self.capacity:
@@ -132,3 +142,21 @@ def _inside(pictures: Pictures, start: int, end: int) -> Iterator[tuple[int, NDA
         first, last = max(start, placed.start), min(end, placed.end)
         if first < last:
             yield first - start, rows[first - placed.start : last - placed.start]
+
+
+def _counting(
+    poll: Callable[[], None], show: Callable[[int], None], start: int, end: int, polls: int
+) -> Callable[[], None]:
+    """A `poll` that tells how far a pass from `start` to `end` is, by how often it was asked."""
+    asked, shown = 0, start
+
+    def count() -> None:
+        nonlocal asked, shown
+        poll()
+        position = start + (end - start) * asked // polls
+        asked += 1
+        if position > shown:
+            shown = position
+            show(position)
+
+    return count

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import hybrid
+from hybrid.model import Block
 from tests.conftest import SHAPES
 from tests.reference.transformers_model import Oracle
 
@@ -100,21 +101,20 @@ def test_the_bound_is_tight_enough_to_see_one_wrong_expert(name, oracle, engines
     bound = judge.sensitivity(ids, BF16) + FP32_NOISE
     exact = judge.logits(ids)
     first, second = (int(e) for e in judge.routing[-1][0][:2])
-    layer = next(
-        e for e in reversed(engines(name, "bf16")._timeline.model.experts) if e is not None
-    )
-    with _swapped(layer.records, first, second):
+    layers = engines(name, "bf16")._timeline.model.experts.layers
+    layer = next(e for e in reversed(layers) if e is not None)
+    with _swapped(layer.where, first, second):
         broken = engines(name, "bf16").logits(ids)
     assert np.abs(broken - exact).max() > bound
     assert np.abs(engines(name, "bf16").logits(ids) - exact).max() <= bound
 
 
 class _swapped:  # noqa: N801  reads as a verb in a with statement
-    def __init__(self, records: np.ndarray, first: int, second: int) -> None:
-        self._records, self._rows = records, [first, second]
+    def __init__(self, where: np.ndarray, first: int, second: int) -> None:
+        self._where, self._pair = where, [first, second]
 
     def __enter__(self) -> None:
-        self._records[self._rows] = self._records[self._rows[::-1]]
+        self._where[self._pair] = self._where[self._pair[::-1]]
 
     __exit__ = lambda self, *_: self.__enter__()  # noqa: E731
 
@@ -184,6 +184,6 @@ def test_decode_equals_prefill(engines, activation):
     for cuts in ([1] * 70, [3, 40, 1, 26], [69, 1]):
         start, rows = 0, []
         for count in cuts:
-            rows.append(model.logits(model.forward(ids[start : start + count], start)))
+            rows.append(model.logits(*model.forward([Block(ids[start : start + count], start)])))
             start += count
         assert np.array_equal(np.concatenate(rows), whole)

@@ -342,7 +342,10 @@ def test_a_bad_prompt_is_refused_in_one_line(engine, prompt, match):
         ("activation", "fp4", ConfigError, "activation is 'fp4'"),
         ("backbone_weights", "fp8", ConfigError, "backbone_weights is 'fp8'; choose bf16 or int8"),
         ("isa", "sse", ConfigError, "isa is 'sse'"),
-        ("ram_budget", 1000, PlacementError, "needs 0.007 GB of host memory but ram_budget is"),
+        ("ram_budget", -1, ConfigError, "ram_budget is -1; give a whole number of at least 0"),
+        ("vram_budget", 0.5, ConfigError, "vram_budget is 0.5"),
+        ("cache_policy", "fifo", ConfigError, "cache_policy is 'fifo'; choose one of decayed-lfu"),
+        ("prefetch", 1, ConfigError, "prefetch is 1; give True or False"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(tiny_dir, option, value, error, match):
@@ -374,7 +377,8 @@ def test_statistics_add_up(engine):
     assert grown == finish.usage.completion_tokens
     ram = after["tiers"]["ram"]
     assert ram["bytes"] > before["tiers"]["ram"]["bytes"]
-    assert ram["bytes"] == ram["expert_reads"] * engine._timeline.model.experts[1].record_bytes
+    record_bytes = engine._timeline.model.experts.counters.record_bytes
+    assert ram["bytes"] == ram["expert_reads"] * record_bytes
     assert after["context"]["capacity"] == KV_TOKENS
     assert after["options"]["isa"] in ("portable", "avx2")
     assert all(seconds >= 0 for seconds in after["seconds"].values())

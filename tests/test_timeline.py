@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import hybrid
+from hybrid import timeline as module
 from hybrid.errors import ContextTooLongError
 from hybrid.progress import Progress
 from hybrid.timeline import Timeline
@@ -64,15 +65,36 @@ def test_steps_extend_what_the_next_prompt_may_reuse(engine, timeline):
     assert cached == 12
 
 
-def test_prefill_in_blocks_reports_every_block(timeline):
+def test_prefill_reports_every_layer_of_every_block_and_every_pass(timeline, monkeypatch):
+    monkeypatch.setattr(module, "PASS_TOKENS", 560)  # two blocks
     seen: list[Progress] = []
     timeline.prefill(Prompt(prompt(600)), sink=seen.append)
-    assert [(p.done, p.total) for p in seen] == [(0, 600), (512, 600), (600, 600)]
-    assert {(p.phase, p.unit) for p in seen} == {("prefill", "tokens")}
+    first = [560 * poll // 8 for poll in range(8)]  # 4 layers
+    assert [p.done for p in seen] == [*first, 560, 560 + 10, 560 + 20, 560 + 30, 600]
+    assert {(p.phase, p.unit, p.total) for p in seen} == {("prefill", "tokens", 600)}
+
+
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (7, 3), (64, 64), (200, 64), (1000, 33)])
+def test_passes_and_blocks_change_nothing(engine, monkeypatch, size, block):
+    ids = prompt(150)
+    wanted = fresh(engine, ids)
+    monkeypatch.setattr(module, "PASS_TOKENS", size)
+    monkeypatch.setattr(engine._timeline.model.backbone, "max_block", block)
+    assert np.array_equal(fresh(engine, ids), wanted)
+
+
+def test_experts_take_all_blocks_of_a_pass_at_once(engine, timeline, monkeypatch):
+    """Which is what a pass is for: their weights are read once."""
+    monkeypatch.setattr(engine._timeline.model.backbone, "max_block", 50)
+    seen = []
+    with engine.record(lambda layer, start, ids, *_: seen.append((layer, start, len(ids)))):
+        timeline.prefill(Prompt(prompt(150)))
+    assert seen == [(layer, 0, 150) for layer in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3, 4, 6])
-def test_a_cancelled_prefill_leaves_only_whole_blocks(engine, timeline, layer):
+def test_a_cancelled_prefill_leaves_only_whole_passes(engine, timeline, layer, monkeypatch):
+    monkeypatch.setattr(module, "PASS_TOKENS", 512)
     ids, calls = prompt(600), iter(range(-1, 1000))  # asked once before the first layer
 
     def poll():

@@ -233,7 +233,7 @@ def require_file(path: Path) -> bool:
 def require_ours(page: bytes, path: Path) -> None:
     """Raise CheckpointError unless a file begins as ours do: nothing else is ever written over."""
     if page[: len(MAGIC)] not in (MAGIC, MAGIC_PART):
-        raise CheckpointError(f"{path} is not a record file; give another path, or remove it")
+        raise CheckpointError(f"{path} is not a record file; give another path")
 
 
 def _write(fd: int, data: bytes, offset: int) -> None:

@@ -140,7 +140,7 @@ def parse_head(page: bytes, path: Path, magic: bytes) -> tuple[Contents, int]:
     Raises CheckpointError for another format, version or layout and for numbers that do not fit.
     """
     if len(page) < PAGE or not page.startswith(magic):
-        raise CheckpointError(f"{path} is not a record file; give another path, or remove it")
+        raise CheckpointError(f"{path} is not a record file; give another path")
     _, version, *sizes, nbytes, stride, start, total, mark, layout, own = _HEAD.unpack_from(page)
     if (version, layout) != (VERSION, LAYOUT):
         raise CheckpointError(

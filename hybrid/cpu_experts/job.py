@@ -1,14 +1,15 @@
 """What one forward call tells its kernel: sizes, addresses, and how the scratch memory is cut.
 
 A (token, slot) of the routing whose id is not -1 is a pair. Pairs are sorted by expert, so that an
-expert's weights are read once for all its tokens; `segment` s is expert[s] with the pairs
-first[s] ... first[s+1]-1. Every part of the scratch starts on a cache line:
+expert's weights are read once for all its tokens; `segment` s is record[s] of the shards with the
+pairs first[s] ... first[s+1]-1. Every part of the scratch starts on a cache line:
 
     x_rows [tokens]     encoded activations        token_of [pairs]    row of x_rows a pair reads
     x_panels [pairs]    the same, see below        itself   [pairs]    0, 1, 2 ...
-    h_rows [pairs]      encoded silu(gate) * up    place    [tokens*k] the pair of a slot, or -1
-    o      [pairs, columns] float32                expert, first, cursor: the segments
-    per worker: a tile of [MAX_ROWS, 64] float32                  bounds: the units of each node
+    h_rows [pairs]      encoded silu(gate) * up    slot_of  [pairs]    where in o its output goes
+    o      [tokens*k, columns] float32             place    [tokens*k] the pair of a slot, or -1
+    per worker: a tile of [MAX_ROWS, 64] float32   record, first, cursor: the segments
+                                                   bounds: the units of each node
 
 A segment of many pairs is a panel in x_panels and in h_rows: for each group, that group of all its
 pairs side by side. Its kernel takes a group of all rows at a time and then finds them in one place;
@@ -16,7 +17,9 @@ rows that lie pages apart made prefill a sixth slower (docs/log.md). In `segment
 where there are panels, a pair finds its segment.
 
 `columns` is a stripe of the hidden size: DOWN and COMBINE go through the stripes one after another,
-so that o stays small however long the batch is.
+so that o stays small however long the batch is. A call that computes only some of a token's experts
+(layer.py: `outputs`) gets an o from its caller instead, whole rows [tokens*k, hidden], and leaves
+COMBINE to a later one.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 # ruff: noqa: ANN001, ANN201 (numba infers the types)
@@ -34,6 +37,7 @@ STRIPE_BYTES = 64 << 20  # of o
 STRIPE_GRAIN = 256  # columns: a stripe is a multiple, so that DOWN units do not straddle
 WORKER_BYTES = MAX_ROWS * WIDE * ROWS * 4
 ENCODE, GATE_UP, DOWN, COMBINE = range(4)
+WHOLE, OUTPUTS, SUM = range(3)  # all phases, all but COMBINE, COMBINE alone
 
 LAYER = np.dtype(
     [
@@ -44,7 +48,7 @@ LAYER = np.dtype(
             "n_experts",
             "hidden",
             "intermediate",
-            "ready",  # address of [n_experts] bytes: 1 where the expert has been set
+            "where",  # address of int32 [n_experts]: which record of the shards, -1 for none
             "group_bytes",  # one encoded group of 32 activations
             "kernel",  # address of void(job, unit, worker): kernel.py
             "rows16",  # address of the instruction set's own part
@@ -58,7 +62,7 @@ SHARD = np.dtype(  # shards.py
     [
         (name, np.int64)
         for name in (
-            "records",  # address of [n_experts, record_bytes]
+            "records",  # address of [records, record_bytes]
             "record_bytes",
             "gate",  # first group of 32 intermediate rows
             "gates",
@@ -88,10 +92,12 @@ JOB = np.dtype(
             "column",  # first of the stripe
             "columns",  # of the stripe
             "stripe",  # columns of a full stripe: row length of o
+            "parts",  # WHOLE, OUTPUTS or SUM
             "tokens",
             "k",
             "segments",
             "x",  # [tokens, hidden] float32
+            "ids",  # [tokens, k] int32
             "weights",  # [tokens, k] float32
             "out",  # [tokens, hidden] float32
             "x_rows",
@@ -100,9 +106,10 @@ JOB = np.dtype(
             "o",
             "token_of",
             "itself",
+            "slot_of",
             "place",
             "segment_of",
-            "expert",
+            "record",
             "first",
             "cursor",
             "tiles",  # WORKER_BYTES for each worker
@@ -129,8 +136,11 @@ def row_stride(inputs, group_bytes):
 
 
 @inlined
-def cut_scratch(job, n_experts, workers, base):
-    """Set the scratch addresses of `job` for its sizes; return the bytes needed."""
+def cut_scratch(job, n_experts, workers, base, o):
+    """Set the scratch addresses of `job` for its sizes; return the bytes needed.
+
+    `o` is the address of the caller's, with whole rows; 0 makes room for one here.
+    """
     pairs = job.tokens * job.k
     job.x_stride = row_stride(job.hidden, job.group_bytes)
     job.h_stride = row_stride(job.intermediate, job.group_bytes)
@@ -145,16 +155,21 @@ def cut_scratch(job, n_experts, workers, base):
     job.h_rows = at
     at += pairs * job.h_stride
     job.o = at
-    at += lines(pairs * job.stripe * 4)
+    if o != 0:
+        job.o, job.stripe = o, job.hidden
+    else:
+        at += lines(pairs * job.stripe * 4)
     job.token_of = at
     at += lines(pairs * 4)
     job.itself = at
+    at += lines(pairs * 4)
+    job.slot_of = at
     at += lines(pairs * 4)
     job.place = at
     at += lines(pairs * 4)
     job.segment_of = at
     at += lines(pairs * 4)
-    job.expert = at
+    job.record = at
     at += lines(n_experts * 4)
     job.first = at
     at += lines((n_experts + 1) * 4)

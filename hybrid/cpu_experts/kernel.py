@@ -2,8 +2,8 @@
 
     ENCODE    unit = token                     x row -> encoded activation row, and into panels
     GATE_UP   unit = expert x 32 rows          gate, up of these rows -> silu(gate) * up -> encoded
-    DOWN      unit = expert x up to 256 rows   encoded row -> o[pair], columns of the stripe
-    COMBINE   unit = token x 1024 columns      out = sum, in slot order, of weight * o[pair]
+    DOWN      unit = expert x up to 256 rows   encoded row -> o[slot], columns of the stripe
+    COMBINE   unit = token x 1024 columns      out = sum, in slot order, of weight * o[slot]
 
 32 intermediate rows are one quantisation group of h, so a GATE_UP unit finishes its group without
 asking another unit. Units of GATE_UP and DOWN are numbered node by node (shards.py), so that each
@@ -107,6 +107,8 @@ def _at(job, base, stride, segment, pair):
 
 @inlined
 def _encode_row(encode, planes, job, token):
+    if not _is_wanted(job, token):
+        return
     source = job.x + token * job.hidden * 4
     row = job.x_rows + token * job.x_stride
     for group in range(job.hidden // 32):
@@ -116,6 +118,15 @@ def _encode_row(encode, planes, job, token):
             pair = load_i32(job.place, slot)
             if pair >= 0 and _panel(job, load_i32(job.segment_of, pair)):
                 _spread_row(planes, job, row, pair)
+
+
+@inlined
+def _is_wanted(job, token):
+    """Whether one of the token's experts is computed by this call."""
+    wanted = False
+    for slot in range(token * job.k, (token + 1) * job.k):
+        wanted |= load_i32(job.place, slot) >= 0
+    return wanted
 
 
 @inlined
@@ -151,7 +162,7 @@ def _gate_up(encode, planes, job, unit, worker):
     unit -= load_i64(job.bounds, node)
     segment, at = unit // shard.gates, unit % shard.gates
     h_group = shard.gate + at
-    block = shard.records + load_i32(job.expert, segment) * shard.record_bytes
+    block = shard.records + load_i32(job.record, segment) * shard.record_bytes
     block += at * WIDE * groups * STRIDE  # gate, up, gate, up
     tile = job.tiles + worker * WORKER_BYTES
     first, end = load_i32(job.first, segment), load_i32(job.first, segment + 1)
@@ -180,7 +191,7 @@ def _down(job, unit, worker):
     first, last = _stripe_blocks(job, shard)
     unit -= load_i64(job.bounds, node)
     segment, chunk = unit // _down_units(first, last), unit % _down_units(first, last)
-    down = shard.records + load_i32(job.expert, segment) * shard.record_bytes
+    down = shard.records + load_i32(job.record, segment) * shard.record_bytes
     down += shard.gates * WIDE * (job.hidden // 32) * STRIDE
     start, end = load_i32(job.first, segment), load_i32(job.first, segment + 1)
     first += chunk * DOWN_BLOCKS
@@ -203,7 +214,7 @@ def _copy_out(job, tile, pair, n, column, blocks):
     """Totals from a tile to o. They grow in the tile because the rows of o collide in L1."""
     for i in range(n):
         source = tile + i * blocks * BLOCK_BYTES
-        target = job.o + ((pair + i) * job.stripe + column) * 4
+        target = job.o + (load_i32(job.slot_of, pair + i) * job.stripe + column) * 4
         for at in range(0, blocks * BLOCK_BYTES, 32):
             store_f32x8(target, at, load_f32x8(source, at))
 
@@ -216,9 +227,8 @@ def _combine(job, unit):
     for at in range(0, width * 4, 32):
         total = splat_f32(ZERO)
         for slot in range(token * job.k, (token + 1) * job.k):
-            pair = load_i32(job.place, slot)
-            if pair >= 0:
-                o = load_f32x8(job.o, (pair * job.stripe + column) * 4 + at)
+            if load_i32(job.ids, slot) >= 0:
+                o = load_f32x8(job.o, (slot * job.stripe + column) * 4 + at)
                 total = add(total, mul(splat_f32(load_f32(job.weights, slot)), o))
         store_f32x8(out, at, total)
 

@@ -4,6 +4,9 @@
     layer.set_expert(e, gate=(packed, scale), up=(packed, scale), down=(packed, scale))
     y = layer.forward(x, expert_ids, weights)        # float32 [T, hidden]
 
+The two halves of `forward` can be had apart, where another device or a later moment computes some
+of a token's experts: `outputs` of those that are here, `combine` once all are there. The same bits.
+
 Every check of shapes, dtypes and ids happens here or in the first lines of the compiled forward:
 below, addresses are trusted.
 """
@@ -17,8 +20,8 @@ from numpy.typing import NDArray
 
 from hybrid.cpu_experts import dispatch, forward
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.job import JOB, LAYER, SHARD
-from hybrid.cpu_experts.pool import shared_pool
+from hybrid.cpu_experts.job import JOB, LAYER, OUTPUTS, SHARD, SUM, WHOLE
+from hybrid.cpu_experts.pool import Pool, shared_pool
 from hybrid.cpu_experts.record import GROUP, ROWS, RecordShape
 from hybrid.cpu_experts.repack import repack
 from hybrid.cpu_experts.rows.modes import MODES
@@ -35,6 +38,7 @@ ALONE_BYTES = (
 )  # below this many record bytes x tokens, waking workers costs more than it saves
 MAX_THREADS = 1024
 MAX_EXPERTS = 1 << 20
+_NO_WEIGHTS = np.empty((0, 0), np.float32)
 
 
 class ExpertLayer:
@@ -51,9 +55,15 @@ class ExpertLayer:
         *,
         records: NDArray[np.uint8] | None = None,
         shards: Sequence[Shard] = (),
+        where: NDArray[np.int32] | None = None,
+        pool: Pool | None = None,
     ) -> None:
         """Records lie in memory of the layer's own, by rows on the NUMA nodes that compute them, or
-        in `shards` that shards.allocate made, or whole in `records` [n_experts, record_bytes]."""
+        in `shards` that shards.allocate made, or whole in `records` [n_experts, record_bytes].
+
+        `where` [n_experts] is its owner's: record `where[e]` of the shards is expert e, -1: it is
+        elsewhere; this may change between calls. `pool` takes the place of the shared one.
+        """
         self.shape = RecordShape(_whole("hidden", hidden), _whole("intermediate", intermediate))
         self.record_bytes = self.shape.nbytes
         self.n_experts = _within("n_experts", n_experts, MAX_EXPERTS)
@@ -61,11 +71,11 @@ class ExpertLayer:
         self.threads = _within("threads", cores, MAX_THREADS)
         self.isa = dispatch.select(isa)
         self.activation = dispatch.select_mode(activation)
-        self._pool = shared_pool(self.threads)
+        self._pool = pool or shared_pool(self.threads)
         if records is not None:
             shards = (whole(self.shape, self._checked_records(records)),)
         self.shards = tuple(shards) or allocate(self.shape, self.n_experts, self._pool.shares)
-        self._ready = np.zeros(self.n_experts, np.uint8)
+        self.where = np.full(self.n_experts, -1, np.int32) if where is None else where
         self._table = self._describe_shards()
         self._layer = self._describe()
         self._job = np.zeros(1, JOB)
@@ -101,7 +111,7 @@ class ExpertLayer:
         layer["n_experts"] = self.n_experts
         layer["hidden"] = self.shape.hidden
         layer["intermediate"] = self.shape.intermediate
-        layer["ready"] = self._ready.ctypes.data
+        layer["where"] = self.where.ctypes.data
         layer["group_bytes"] = MODES[self.activation].group_bytes
         layer["kernel"] = dispatch.compiled_kernel(self.activation).address
         layer["rows16"] = dispatch.rows16(self.isa, self.activation)
@@ -133,7 +143,7 @@ class ExpertLayer:
             _place(up, rows, at + block, 2 * block)
             rows = range(shard.downs.start * ROWS, shard.downs.stop * ROWS)
             _place(down, rows, at + shard.down_at(self.shape), down_block)
-        self._ready[index] = 1
+        self.where[index] = index
 
     def forward(
         self,
@@ -147,22 +157,65 @@ class ExpertLayer:
         x [T, hidden] float32, expert_ids [T, k] int32 with -1 for "skip", weights [T, k] float32.
         Raises RequestError for a wrong dtype or shape, an id out of range, an expert never set.
         """
+        x, ids, weights = self._request(x, expert_ids, weights)
+        result = self._output(x, out)
+        self._run(x, ids, weights, result, WHOLE)
+        return result
+
+    def outputs(
+        self, x: NDArray[np.float32], expert_ids: NDArray[np.int32], outputs: NDArray[np.float32]
+    ) -> None:
+        """Write expert(x) of every id that is not -1 to `outputs`, float32 [T * k, hidden].
+
+        Row t * k + slot is that of token t and slot; rows of -1 are left alone, so that several may
+        fill one array at a time. Raises RequestError as `forward` does.
+        """
+        x, ids, weights = self._request(x, expert_ids, None)
+        outputs = self._checked_outputs(ids, outputs)
+        self._run(x, ids, weights, outputs, OUTPUTS, outputs)
+
+    def combine(
+        self,
+        outputs: NDArray[np.float32],
+        expert_ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The sum, in slot order, of weight * output over all ids that are not -1: [T, hidden]."""
+        ids = _array("expert_ids", expert_ids, np.int32)
+        result = np.empty((len(ids), self.shape.hidden), np.float32)
+        result, ids, weights = self._request(result, ids, weights)
+        self._run(result, ids, weights, result, SUM, self._checked_outputs(ids, outputs))
+        return result
+
+    def _request(
+        self,
+        x: NDArray[np.float32],
+        expert_ids: NDArray[np.int32],
+        weights: NDArray[np.float32] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
         x = _array("x", x, np.float32)
         ids = _array("expert_ids", expert_ids, np.int32)
-        weights = _array("weights", weights, np.float32)
+        weights = _NO_WEIGHTS if weights is None else _array("weights", weights, np.float32)
         if x.shape[1] != self.shape.hidden:
             raise RequestError(f"x has {x.shape[1]} columns; hidden is {self.shape.hidden}", "x")
-        if ids.shape != weights.shape or len(ids) != len(x):
+        unfit = weights is not _NO_WEIGHTS and ids.shape != weights.shape
+        if unfit or len(ids) != len(x):
             raise RequestError(
                 f"x {x.shape}, expert_ids {ids.shape} and weights {weights.shape} do not fit; "
                 "they are [T, hidden], [T, k] and [T, k]",
                 param="expert_ids",
             )
-        result = self._output(x, out)
-        status, value = self._run(x, ids, weights, result)
-        if status != forward.OK:
-            raise self._refusal(status, value)
-        return result
+        return x, ids, weights
+
+    def _checked_outputs(
+        self, ids: NDArray[np.int32], outputs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        want = (ids.size, self.shape.hidden)
+        if not _is_array(outputs, np.float32, want) or not outputs.flags.carray:
+            raise RequestError(
+                f"outputs is {_kind(outputs)}; it must be contiguous float32 {want}", "outputs"
+            )
+        return outputs
 
     def _output(
         self, x: NDArray[np.float32], out: NDArray[np.float32] | None
@@ -183,8 +236,11 @@ class ExpertLayer:
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
         out: NDArray[np.float32],
-    ) -> tuple[int, int]:
-        pool = self._pool
+        parts: int,
+        outputs: NDArray[np.float32] | None = None,
+    ) -> None:
+        """`outputs`: where to leave (OUTPUTS) or find (SUM) what each expert said."""
+        pool, o = self._pool, 0 if outputs is None else outputs.ctypes.data
         alone = self.threads == 1 or ids.size * self.record_bytes < ALONE_BYTES
         with pool.lock:
             if not alone:
@@ -192,10 +248,14 @@ class ExpertLayer:
             while True:
                 scratch = pool.scratch
                 memory = pool.state, self.threads, scratch.address, scratch.nbytes
-                status, value = self._forward(*self._addresses, x, ids, weights, out, memory, alone)
+                status, value = self._forward(
+                    *self._addresses, x, ids, weights, out, memory, alone, parts, o
+                )
                 pool.check()
+                if status == forward.OK:
+                    return
                 if status != forward.MORE_SCRATCH:
-                    return status, value
+                    raise self._refusal(status, value)
                 pool.grow_scratch(value)
 
     def _refusal(self, status: int, expert: int) -> RequestError:

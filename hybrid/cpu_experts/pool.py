@@ -14,6 +14,7 @@ import atexit
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -85,7 +86,8 @@ class Pool:
         self._futex = futex
         self._reset()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+            reset = weakref.WeakMethod(self._reset)  # or no pool would ever be forgotten
+            os.register_at_fork(after_in_child=lambda: (own := reset()) and own())
 
     def _reset(self) -> None:
         """Forget workers and jobs: in a forked child neither exists."""

@@ -10,7 +10,7 @@ record.py; how a row is computed does not depend on them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ GATE_BLOCKS = 4  # gate, up, gate, up: the row blocks of 32 intermediate rows
 class Shard:
     """One node's rows of `n_experts` experts."""
 
-    records: NDArray[np.uint8]  # [n_experts, nbytes]
+    records: NDArray[np.uint8]  # [n_experts, nbytes], rows perhaps longer than the record
     gates: range  # groups of 32 intermediate rows
     downs: range  # row blocks of the output
 
@@ -40,10 +40,13 @@ def whole(shape: RecordShape, records: NDArray[np.uint8]) -> Shard:
     return Shard(records, range(shape.intermediate // 32), range(shape.hidden // ROWS))
 
 
-def allocate(shape: RecordShape, n_experts: int, shares: Sequence[Share]) -> tuple[Shard, ...]:
+def allocate(
+    shape: RecordShape, n_experts: int, shares: Sequence[Share], align: int = 1
+) -> tuple[Shard, ...]:
     """Zeroed memory for the records of `n_experts` experts, a part of their rows on each node.
 
-    A model with fewer groups of rows than there are nodes stays whole.
+    A model with fewer groups of rows than there are nodes stays whole. Records start `align` bytes,
+    or a multiple, apart.
     """
     empty = whole(shape, np.empty((0, 0), np.uint8))
     nodes = len(shares) if len(shares) <= min(len(empty.gates), len(empty.downs)) else 1
@@ -52,19 +55,11 @@ def allocate(shape: RecordShape, n_experts: int, shares: Sequence[Share]) -> tup
         gates, downs = _part(empty.gates, node, nodes), _part(empty.downs, node, nodes)
         nbytes = len(gates) * GATE_BLOCKS * shape.gate_block_bytes
         nbytes += len(downs) * shape.down_block_bytes
+        nbytes += -nbytes % align
         memory_node = share.memory_node if nodes > 1 else None
         memory = arena.allocate(n_experts * nbytes, node=memory_node)
         shards.append(Shard(memory.reshape(n_experts, nbytes), gates, downs))
     return tuple(shards)
-
-
-def layers_of(shards: Sequence[Shard], n_experts: int) -> list[tuple[Shard, ...]]:
-    """Cut shards of many layers' experts, layer after layer, into those of each layer."""
-    total = len(shards[0].records)
-    return [
-        tuple(replace(each, records=each.records[at : at + n_experts]) for each in shards)
-        for at in range(0, total, n_experts)
-    ]
 
 
 def _part(rows: range, node: int, nodes: int) -> range:

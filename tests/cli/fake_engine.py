@@ -55,6 +55,7 @@ class FakeEngine:
     config: Any = field(default_factory=lambda: SimpleNamespace(vision="a tower"))
     opened: list[str] = field(default_factory=list)
     vision_s: float = 0.0  # in the tower, for the last answer
+    records: dict[str, int] = field(default_factory=lambda: {"vram": 0, "ram": 480, "nvme": 0})
 
     @property
     def sees(self):
@@ -125,7 +126,12 @@ class FakeEngine:
             raise ContextTooLongError(2000, self.kv_tokens)
 
     def stats(self):
-        return {"tokens": 7, "seconds": {"prefill": 0.5}, "last": {"vision_s": self.vision_s}}
+        return {
+            "tokens": 7,
+            "seconds": {"prefill": 0.5},
+            "last": {"vision_s": self.vision_s, "expert_reads": {"ram": 7}},
+            "tiers": {tier: {"records": n} for tier, n in self.records.items()},
+        }
 
     def close(self):
         self.closed = True

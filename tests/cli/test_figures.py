@@ -121,3 +121,12 @@ def test_thought_and_columns():
     assert figures.thought(12.2, 840) == "Thought for 12 s · 840 tokens"
     assert figures.thought(1, 1) == "Thought for 1.0 s · 1 token"
     assert figures.columns([("a", "b"), ("ccc", "d")]) == "  a    b\n  ccc  d"
+
+
+def test_the_stats_line_says_where_experts_were_unless_all_were_in_ram():
+    reads = {"vram": 610, "ram": 380, "nvme": 10}
+    usage = Usage(completion_tokens=264)
+    line = figures.stats_line(Figures(8.1, 0.0, None, 12.61, 30.0, 9.0, reads), usage, 65536)
+    assert line.endswith(" · 264 tokens · experts 61% on the device, 1% from disk")
+    plain = Figures(8.1, 0.0, None, 12.61, 30.0, 9.0, {"vram": 0, "ram": 480, "nvme": 0})
+    assert "experts" not in figures.stats_line(plain, usage, 65536)

@@ -105,7 +105,7 @@ def no_deferral():
 def test_the_checks_see_handlers_that_raise_in_the_callback(
     chat, pressed, unraisable, monkeypatch, signum
 ):
-    monkeypatch.setattr("cli.chat.Loading", no_deferral)
+    monkeypatch.setattr("cli.engine_loading.Loading", no_deferral)
     made = pressed(signum)
     assert chat("-p", "hello").code == 0  # the run goes on
     assert len(made) == 1

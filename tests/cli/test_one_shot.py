@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+import hybrid
 from cli import prompt_source, tool_file
-from tests.cli.fake_engine import HOSTILE, MP4, png
+from tests.cli.fake_engine import HOSTILE, MP4, FakeEngine, png
 
 WEATHER = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
 
@@ -19,6 +20,28 @@ def test_the_answer_alone_is_on_stdout(chat, engines):
     assert (result.code, result.out) == (0, "You said hello.\n")
     assert result.err == "model · loaded in 0.0 s · experts avx2 int16 · context 1,000 tokens\n"
     assert engines[-1].closed
+
+
+def test_the_load_line_says_where_experts_are_unless_all_are_in_ram(chat, monkeypatch):
+    monkeypatch.setattr(FakeEngine, "stats", lambda _: stats)
+    tiers = {"vram": {"records": 20}, "ram": {"records": 300}, "nvme": {"records": 160}}
+    stats = {"last": {"vision_s": 0.0, "expert_reads": {}}, "tiers": tiers}
+    placed = "experts avx2 int16, 4% on the device, 62% in RAM, 33% on disk · context"
+    assert placed in chat("-p", "hello").err
+
+
+def test_budgets_and_the_rest_of_the_cache_reach_the_engine(chat, monkeypatch, tmp_path):
+    given = {}
+    real = hybrid.load
+    monkeypatch.setattr(
+        hybrid, "load", lambda model, **options: given.update(options) or real(model, **options)
+    )
+    records = tmp_path / "experts.records"
+    records.touch()
+    flags = "--ram-budget 1.5GB --vram-budget 0 --cache-policy lru --no-prefetch --records"
+    assert chat("-p", "hello", *flags.split(), str(records)).code == 0
+    assert (given["ram_budget"], given["vram_budget"]) == (1_500_000_000, 0)
+    assert (given["cache_policy"], given["prefetch"], given["records"]) == ("lru", False, records)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The help texts that docs/chat.md shows, made by running the commands.
+"""The help texts that the documents show, made by running the commands.
 
-python -m tests.contracts.help_texts            print the document as it should be
-python -m tests.contracts.help_texts --write    write it
+python -m tests.contracts.help_texts            print the documents as they should be
+python -m tests.contracts.help_texts --write    write them
 
 A fenced block behind a line `<!-- help: chat -->` holds what `kimi-local chat --help` prints, 80
 columns wide.
@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from cli.main import cli
 from tests.contracts.files import ROOT
 
-DOCUMENT = Path("docs") / "chat.md"
+DOCUMENTS = (Path("docs") / "chat.md", Path("docs") / "cache.md")
 BLOCK = re.compile(r"(<!-- help: (?P<arguments>.*) -->\n```text\n)(?:(?!```).*\n)*(```)")
 
 
@@ -33,14 +33,14 @@ def with_help(document: str) -> str:
     """The document with every block of help refreshed; ValueError if it has none."""
     text, count = BLOCK.subn(lambda m: m[1] + help_of(m["arguments"]) + m[3], document)
     if not count:
-        raise ValueError(f"{DOCUMENT} shows no help text")
+        raise ValueError("the document shows no help text")
     return text
 
 
 if __name__ == "__main__":
-    path = ROOT / DOCUMENT
-    fresh = with_help(path.read_text("utf-8"))
-    if sys.argv[1:] == ["--write"]:
-        path.write_text(fresh, "utf-8")
-    else:
-        sys.stdout.write(fresh)
+    for path in (ROOT / document for document in DOCUMENTS):
+        fresh = with_help(path.read_text("utf-8"))
+        if sys.argv[1:] == ["--write"]:
+            path.write_text(fresh, "utf-8")
+        else:
+            sys.stdout.write(fresh)

@@ -1,18 +1,25 @@
-"""docs/chat.md shows the help that the commands print, and the slash commands that there are."""
+"""The documents show the help that the commands print, and every command and slash command."""
 
 import pytest
 
+from cli import main
 from cli.chat_commands import COMMANDS
 from tests.contracts.files import ROOT
-from tests.contracts.help_texts import DOCUMENT, with_help
+from tests.contracts.help_texts import DOCUMENTS, with_help
 
 
-def document() -> str:
-    return (ROOT / DOCUMENT).read_text("utf-8")
+def document(name=DOCUMENTS[0]) -> str:
+    return (ROOT / name).read_text("utf-8")
 
 
-def test_help_texts_are_true():
-    assert with_help(document()) == document(), "run: just docs"
+@pytest.mark.parametrize("name", DOCUMENTS, ids=str)
+def test_help_texts_are_true(name):
+    assert with_help(document(name)) == document(name), "run: just docs"
+
+
+def test_every_command_is_shown():
+    text = "".join(map(document, DOCUMENTS))
+    assert not [name for name in main.COMMANDS if f"<!-- help: {name}" not in text]
 
 
 def test_a_changed_option_would_be_seen():

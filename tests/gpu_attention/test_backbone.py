@@ -14,7 +14,7 @@ from hybrid.config import ModelConfig
 from hybrid.gpu_attention import backbone, mla
 from hybrid.gpu_attention.backbone import TorchBackbone
 from hybrid.gpu_attention.weights import WeightReader
-from hybrid.model import Model
+from hybrid.model import Block, Model
 from hybrid.progress import ignore
 from tests.conftest import SHAPES
 from tests.reference.experts import Matrix
@@ -28,9 +28,8 @@ BOUND = 3e-4
 
 
 class ExactExperts:
-    """The experts of one layer in float64, under ExpertLayer's calling convention."""
+    """The experts of one layer in float64."""
 
-    record_bytes = 0
     flipped_bits = 0
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, layer: int) -> None:
@@ -55,6 +54,20 @@ class ExactExperts:
         return Matrix(packed, checkpoint.tensor(f"{name}.weight_scale")).dense
 
 
+class ExactTiers:
+    """All layers, under the calling convention of hybrid.cache.Tiers."""
+
+    def __init__(self, layers):
+        self._layers = layers
+
+    def start(self, layer, routing, prompt):
+        return self._layers[layer], routing
+
+    def finish(self, step, ahead):
+        experts, routing = step
+        return experts.forward(routing.hidden, routing.expert_ids, routing.weights)
+
+
 def torch_model(model_dir, dtype=torch.float32, kv_tokens=512) -> Model:
     config = ModelConfig.from_dir(model_dir)
     with Checkpoint.open(model_dir, config) as checkpoint:
@@ -65,7 +78,7 @@ def torch_model(model_dir, dtype=torch.float32, kv_tokens=512) -> Model:
             ExactExperts(checkpoint, config, layer) if config.text.is_moe(layer) else None
             for layer in layers
         ]
-    return Model(config.text, built, experts)
+    return Model(config.text, built, ExactTiers(experts))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +94,7 @@ def models(checkpoint_dir):
 
 
 def run(model: Model, ids: list[int]) -> np.ndarray:
-    return model.logits(model.forward(ids, 0))
+    return model.logits(*model.forward([Block(ids, 0)]))
 
 
 def prompt(tokens: int = 40) -> list[int]:
@@ -104,7 +117,7 @@ def test_both_forms_of_attention_and_single_steps_agree(name, models, oracle, mo
         assert np.abs(run(model, prompt()) - exact).max() <= BOUND
     monkeypatch.setattr(mla, "SCORE_BYTES", 4 * 40 * 40)  # one head at a time
     assert np.abs(run(model, prompt()) - exact).max() <= BOUND
-    steps = [model.logits(model.forward([t], at)) for at, t in enumerate(prompt())]
+    steps = [model.logits(*model.forward([Block([t], at)])) for at, t in enumerate(prompt())]
     assert np.abs(np.concatenate(steps) - exact).max() <= BOUND
 
 
@@ -133,7 +146,7 @@ def picture_rows(tokens=4, hidden=64):
 
 
 def seeing(model, ids, *pictures):
-    return model.logits(model.forward(ids, 0, pictures=pictures))
+    return model.logits(*model.forward([Block(ids, 0, pictures)]))
 
 
 def test_logits_behind_a_picture_equal_transformers(models, oracle):
