@@ -33,7 +33,6 @@ from environment import environment
 from noise import cores_of_others, usage
 
 import hybrid
-from hybrid.cache import warm_start
 from hybrid.cache.counters import FILE
 from hybrid.cache.file_source import FileSource
 from hybrid.cache.prepare import prepare
@@ -71,7 +70,6 @@ def main() -> None:
     parser.add_argument("--mapped", type=int, help=argparse.SUPPRESS)  # the child's share of RAM
     args = parser.parse_args()
     model_dir = args.directory / "tiers-bench"
-    warm_start.recall = lambda *_: None  # every share begins alike
     if args.mapped is not None:
         print(json.dumps(mapped_run(model_dir, args)))
         return
@@ -119,6 +117,7 @@ def load(model_dir: Path, ram_budget: int, args: argparse.Namespace) -> hybrid.E
         kv_tokens=4096,
         ram_budget=ram_budget,
         prefetch=not args.no_prefetch,
+        warm_start=False,  # every share begins alike
     )
 
 
@@ -358,7 +357,8 @@ def print_row(row: dict) -> None:
     print(
         f"{row['share']:>4}% {row['hit']:6.3f} {row['misses']:7} {row['experts_ms']:6.1f} ms "
         f"{row['allowed_ms']:6.1f} ms {row['of_allowed']:6.2f} "
-        f"{row['disk_gb_s'][1]:5.2f} GB/s {foreseen:>9} {row['prefill_s']:7.2f} s {row['prefill_read']:5} {mapped}",
+        f"{row['disk_gb_s'][1]:5.2f} GB/s {foreseen:>9} "
+        f"{row['prefill_s']:7.2f} s {row['prefill_read']:5} {mapped}",
         flush=True,
     )
 

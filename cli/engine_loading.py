@@ -120,6 +120,7 @@ def _load(model: Path, flags: dict[str, Any], view: "View", loading: Loading) ->
             records=flags["records"],
             cache_policy=flags["cache_policy"],
             prefetch=not flags["no_prefetch"],
+            warm_start=flags.get("warm_start", True),
             progress=loading.sink(view.progress),
         )
     finally:

@@ -103,7 +103,9 @@ def stats_line(figures: Figures, usage: Usage, kv_tokens: int) -> str:
     """One line on how an answer went; what was not measured is left out."""
     parts = []
     if figures.decode_tok_s is not None:
-        parts.append(f"{figures.decode_tok_s:.{0 if figures.decode_tok_s >= 100 else 1}f} tok/s")
+        parts.append(f"{_speed(figures.decode_tok_s)} tok/s")
+        if figures.planned_tok_s is not None:
+            parts[-1] += f" (plan {_speed(figures.planned_tok_s)})"
     if figures.first_token_s is not None:
         parts.append(f"first token {duration(figures.first_token_s)}")
     parts.append(_tokens(usage.completion_tokens))
@@ -116,6 +118,10 @@ def stats_line(figures: Figures, usage: Usage, kv_tokens: int) -> str:
         used = usage.prompt_tokens + usage.completion_tokens
         parts.append(f"context {percent(used, kv_tokens)}")
     return " · ".join(parts)
+
+
+def _speed(tok_s: float) -> str:
+    return f"{tok_s:.{0 if tok_s >= 100 else 1}f}"
 
 
 def _tiers(reads: Mapping[str, int]) -> list[str]:

@@ -28,6 +28,9 @@ from hybrid.errors import KimiLocalError
 COMMANDS = {  # name: (module, what it does)
     "chat": ("chat", "talk with a model, or answer one prompt"),
     "inspect": ("inspect", "show what is in a checkpoint: sizes by component and tier"),
+    "plan": ("plan", "predict what a machine will do with a model, and why"),
+    "doctor": ("doctor", "check this machine, with the command that mends"),
+    "bench": ("bench", "measure tokens/s, and compare two measurements"),
     "prepare": ("prepare", "write the experts to one file, where RAM is short"),
     "trace": ("trace", "record which experts are asked, try cache policies"),
     "make-tiny": ("make_tiny", "write a small random checkpoint in the published format"),

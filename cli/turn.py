@@ -58,6 +58,7 @@ class Figures:
     total_s: float
     thought_s: float
     expert_reads: Mapping[str, int] = field(default_factory=dict)  # experts used, by tier
+    planned_tok_s: float | None = None  # of decoding
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class Recording:
     finish_reason: FinishReason = "cancelled"  # until the engine says otherwise
     counted: Usage | None = None
     expert_reads: Mapping[str, int] = field(default_factory=dict)
+    planned_tok_s: float | None = None
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -126,6 +128,7 @@ class Recording:
             total_s=self.last - self.started,
             thought_s=(self.thought_until or self.first) - self.first,
             expert_reads=self.expert_reads,
+            planned_tok_s=self.planned_tok_s,
         )
 
     def message(self) -> Message:
@@ -178,10 +181,23 @@ def stream(
             view.show(event)
         last = engine.stats()["last"]
         recording.looked_s, recording.expert_reads = last["vision_s"], last["expert_reads"]
+        recording.planned_tok_s = _remembered(engine)
     except ContextTooLongError as error:
         raise RequestError(_too_long(error)) from None
     finally:
         view.finish()
+
+
+def _remembered(engine: "Engine") -> float | None:
+    """Keep the answer for `doctor --last`; what the plan had said of decoding it."""
+    from hybrid.last_run import remember
+
+    run = engine.last_run()
+    if run is None:
+        return None
+    if engine.plan is not None and engine.plan.measured:  # nothing follows from assumptions
+        remember(run)
+    return run.predicted.decode_tok_s
 
 
 def _not_seen_yet(conversation: Conversation) -> list[Attachment]:

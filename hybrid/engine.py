@@ -10,6 +10,7 @@ already knows of it is reused. A new request takes the timeline over from an unf
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -26,10 +27,13 @@ from hybrid.chat.tokenizer import Tokenizer
 from hybrid.config import ModelConfig
 from hybrid.errors import CheckpointError, ContextTooLongError, PlacementError, RequestError
 from hybrid.events import Event, FinishReason, Usage
+from hybrid.expectation import compare, expect
 from hybrid.generation import Generation, Timing
+from hybrid.last_run import Moment, Run
 from hybrid.loader import LoadOptions, load_model
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model, Watcher
+from hybrid.placement import Plan
 from hybrid.progress import ProgressSink, ignore
 from hybrid.prompting import Message, Prompting
 from hybrid.sampling import Sampler, SamplingParams
@@ -57,6 +61,7 @@ def load(
     records: str | Path | None = None,
     cache_policy: str = DEFAULT.name,
     prefetch: bool = True,
+    warm_start: bool = True,
     progress: ProgressSink = ignore,
 ) -> "Engine":
     """Load a checkpoint directory of the Kimi K2 family.
@@ -75,6 +80,7 @@ def load(
     records     the file that `kimi-local prepare` wrote, if it is not in the model's directory
     cache_policy  which experts stay: "decayed-lfu", "lru", "lfu", "static" (hybrid/cache/policy.py)
     prefetch    False reads no expert from the file before its layer's router has spoken
+    warm_start  False neither begins with what the last run learnt nor keeps what this one does
 
     Raises ConfigError, CheckpointError, PlacementError or KernelError, each in one line.
     """
@@ -92,6 +98,7 @@ def load(
         records=None if records is None else Path(records),
         cache_policy=cache_policy,
         prefetch=prefetch,
+        warm_start=warm_start,
     )
     directory = Path(model_dir)
     config = ModelConfig.from_dir(directory)
@@ -103,7 +110,8 @@ def load(
             f"{config.text.vocab_size}; the files do not belong together"
         )
     model, options = load_model(directory, config, options, progress)
-    return Engine(config, tokenizer, template, model, options, perf_counter() - began)
+    load_s = perf_counter() - began
+    return Engine(config, tokenizer, template, model, options, load_s, directory.resolve().name)
 
 
 class Engine:
@@ -117,8 +125,9 @@ class Engine:
         model: Model,
         options: LoadOptions,
         load_s: float,
+        name: str = "model",
     ) -> None:
-        self.config = config
+        self.config, self.name = config, name
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
         self._spent = model.spent
@@ -128,6 +137,7 @@ class Engine:
         self._prompting = Prompting(config, tokenizer, template, model.vision, self.kv_tokens)
         self._load_s = load_s
         self._last, self._total = Timing(), Timing()
+        self._moments: list[Moment] = []  # of the last request: begun, answering, done
         self._used_before = self._experts.counters.by_tier()  # when the last request began
         self._owner: object = None  # of the timeline: the latest request
 
@@ -254,6 +264,21 @@ class Engine:
             "tiers": self._experts.stats(),
         }
 
+    @cached_property
+    def plan(self) -> Plan | None:
+        """What was to be expected of this model on this machine; None if nothing can be said."""
+        return expect(self.config, self.options, self._experts.slots)
+
+    def last_run(self) -> Run | None:
+        """The last request beside the plan; None before it is done."""
+        if len(self._moments) != 3 or self.plan is None:
+            return None
+        tiers, uses = self._experts.stats(), self._last_reads()
+        return compare(self.name, self.plan, self._moments, self._last, uses, tiers)
+
+    def _moment(self) -> Moment:
+        return Moment(asdict(self._spent), perf_counter())
+
     def _last_reads(self) -> dict[str, int]:
         """Experts used by the last request, by tier."""
         now = self._experts.counters.by_tier()
@@ -337,14 +362,18 @@ class Engine:
     def _events(
         self, generation: Generation, answer: Answer, prompt: Prompt, sink: ProgressSink
     ) -> Iterator[Event]:
+        moments = self._moments = [self._moment()]
         try:
             for token in generation.tokens(prompt, sink):
+                if len(moments) == 1:
+                    moments.append(self._moment())
                 yield from answer.push(token)
                 if answer.stopped:
                     generation.finish_reason = "stop"
                     break
             yield from answer.finish()
         finally:
+            moments.append(self._moment())
             self._total.add(generation.timing)
         yield self._finish(generation, answer)
 

@@ -54,6 +54,7 @@ class LoadOptions:
     vision: bool = True  # where the model has it
     records: Path | None = None  # the file that `kimi-local prepare` wrote, if elsewhere
     cache_policy: str = DEFAULT.name
+    warm_start: bool = True  # begin with the experts that the last run wanted most
     prefetch: bool = True  # from the file, by what the next layer's router will probably say
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class LoadOptions:
             raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
-        for name in ("vision", "prefetch"):
+        for name in ("vision", "prefetch", "warm_start"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; give True or False")
         if self.cache_policy not in POLICIES:
@@ -102,6 +103,7 @@ def load_model(
             capacity=size,
             policy=POLICIES[options.cache_policy],
             prefetch=options.prefetch,
+            warm_start=options.warm_start,
             records=options.records,
             isa=options.isa,
             threads=options.threads,

@@ -41,7 +41,7 @@ def free_host_bytes(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int:
     """
     left = [int(psutil.virtual_memory().available)]
     for files in VERSIONS:
-        for group in _groups(cgroup / files.folder, _own_path(own, files.controller)):
+        for group in groups(cgroup / files.folder, own_path(own, files.controller)):
             try:
                 spent = int((group / files.used).read_text())
                 spent -= _field(group / "memory.stat", files.reclaimable)
@@ -51,7 +51,7 @@ def free_host_bytes(cgroup: Path = CGROUP, own: Path = OWN_GROUPS) -> int:
     return min(left)
 
 
-def _groups(root: Path, path: PurePosixPath) -> Iterator[Path]:
+def groups(root: Path, path: PurePosixPath) -> Iterator[Path]:
     """The group and all above it. Seen from within a container, some or all are hidden."""
     group = root
     yield group
@@ -61,7 +61,7 @@ def _groups(root: Path, path: PurePosixPath) -> Iterator[Path]:
             yield group
 
 
-def _own_path(own: Path, controller: str) -> PurePosixPath:
+def own_path(own: Path, controller: str) -> PurePosixPath:
     """The process's group below the root; "/" if nobody says."""
     try:
         lines = own.read_text().splitlines()

@@ -49,6 +49,7 @@ class CacheOptions:
     capacity: Capacity
     policy: Policy
     prefetch: bool
+    warm_start: bool
     records: Path | None  # the prepared file; None: where `prepare` puts it, if it is there
     isa: str | None
     threads: int
@@ -102,8 +103,11 @@ def _load(
     slots = HostSlots(shape, size.ram, shared_pool(threads).shares)
     maps = [_map(text, layer, options.policy) for layer in range(text.num_hidden_layers)]
     known = [own for own in maps if own is not None]
-    key = warm_start.key_of(checkpoint)
-    _share_out(known, size, warm_start.recall(key, len(known), text.n_routed_experts))
+    key, scores = "", None
+    if options.warm_start:
+        key = warm_start.key_of(checkpoint)
+        scores = warm_start.recall(key, len(known), text.n_routed_experts)
+    _share_out(known, size, scores)
     layers = [None if own is None else _layer(own, slots, options) for own in maps]
     device = promotions = reader = None
     with ExitStack() as undo:

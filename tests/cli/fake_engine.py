@@ -55,6 +55,8 @@ class FakeEngine:
     config: Any = field(default_factory=lambda: SimpleNamespace(vision="a tower"))
     opened: list[str] = field(default_factory=list)
     vision_s: float = 0.0  # in the tower, for the last answer
+    run: Any = None  # the last answer beside the plan
+    plan: Any = None
     records: dict[str, int] = field(default_factory=lambda: {"vram": 0, "ram": 480, "nvme": 0})
 
     @property
@@ -132,6 +134,9 @@ class FakeEngine:
             "last": {"vision_s": self.vision_s, "expert_reads": {"ram": 7}},
             "tiers": {tier: {"records": n} for tier, n in self.records.items()},
         }
+
+    def last_run(self):
+        return self.run
 
     def close(self):
         self.closed = True

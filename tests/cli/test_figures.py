@@ -130,3 +130,9 @@ def test_the_stats_line_says_where_experts_were_unless_all_were_in_ram():
     assert line.endswith(" · 264 tokens · experts 61% on the device, 1% from disk")
     plain = Figures(8.1, 0.0, None, 12.61, 30.0, 9.0, {"vram": 0, "ram": 480, "nvme": 0})
     assert "experts" not in figures.stats_line(plain, usage, 65536)
+
+
+def test_the_stats_line_has_the_plan_beside_what_was_measured():
+    figure = Figures(None, 0.0, None, 12.61, 30.0, 9.0, {}, planned_tok_s=14.08)
+    line = figures.stats_line(figure, Usage(completion_tokens=264), 65536)
+    assert line == "12.6 tok/s (plan 14.1) · 264 tokens"

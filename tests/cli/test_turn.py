@@ -1,6 +1,7 @@
 """What is kept and measured of an answer."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -186,3 +187,15 @@ def test_no_context_is_advised_that_the_model_refuses(maximum, advice):
     assert str(error.value).startswith("the prompt is 2,000 tokens but ")
     assert str(error.value).endswith(advice)
     assert ("--context" in str(error.value)) == ("--context" in advice)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_an_answer_is_kept_beside_a_plan_that_rests_on_measurements(measured, monkeypatch):
+    kept, recording = [], Recording()
+    monkeypatch.setattr("hybrid.last_run.remember", kept.append)
+    run = SimpleNamespace(predicted=SimpleNamespace(decode_tok_s=14.0))
+    engine = FakeEngine(run=run, plan=SimpleNamespace(measured=measured))
+    conversation = Conversation(messages=[Message("user", "hello")])
+    turn.stream(engine, conversation, Still(), recording, Still())
+    assert kept == ([run] if measured else [])
+    assert recording.figures.planned_tok_s == 14.0

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from cli.main import cli
 from tests.contracts.files import ROOT
 
-DOCUMENTS = (Path("docs") / "chat.md", Path("docs") / "cache.md")
+DOCUMENTS = (Path("docs") / "chat.md", Path("docs") / "cache.md", Path("docs") / "machine.md")
 BLOCK = re.compile(r"(<!-- help: (?P<arguments>.*) -->\n```text\n)(?:(?!```).*\n)*(```)")
 
 
