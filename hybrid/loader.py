@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid.backbone import Backbone
-from hybrid.cache.capacity import Capacity, capacity
+from hybrid.cache.capacity import Capacity, within
 from hybrid.cache.loading import CacheOptions, load_tiers
 from hybrid.cache.policy import DEFAULT, POLICIES
 from hybrid.cache.source import slot_bytes
@@ -34,7 +34,6 @@ from hybrid.vision.media_config import MediaConfig
 
 DEFAULT_KV_TOKENS = 32_768
 KV_BYTES = 2  # bf16
-RESERVE = 1 << 30  # bytes of RAM left to others where experts take all that there is
 
 log = logging.getLogger(__name__)
 
@@ -166,18 +165,23 @@ def _may_have_gpu() -> bool:
 def _share_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> Capacity:
     """What the experts get, beside what must fit; refuses before anything is allocated."""
     assert options.kv_tokens is not None
-    dense = sum(_backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint))
+    sizes = {
+        name: _backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint)
+    }
+    dense = sum(sizes.values())
     if options.vision:
         dense += sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
     latent = text.kv_lora_rank + text.qk_rope_head_dim
     cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
     on_device = dense + cache
     if options.device == "cuda":
-        _require("device", on_device, _free_device_bytes())
-        on_device = 0
+        on_host = sizes["model.embed_tokens.weight"]  # its rows are looked up there
+        _require("device", on_device - on_host, _free_device_bytes())
+    else:
+        on_host = on_device
     free = free_host_bytes()
-    _require("host", on_device, free)
-    return _share_experts(text, options, free - on_device)
+    _require("host", on_host, free)
+    return _share_experts(text, options, free - on_host)
 
 
 def _share_experts(text: TextConfig, options: LoadOptions, free: int) -> Capacity:
@@ -189,13 +193,7 @@ def _share_experts(text: TextConfig, options: LoadOptions, free: int) -> Capacit
             "vram_budget is %d, but experts run on CUDA devices not yet: RAM has them", vram
         )
         vram = 0
-    vram = min(vram, records * size)
-    if ram is None:
-        everything = capacity(records, size, vram, records * size)
-        ram, others = free - vram, records * size - vram
-        if (everything.ram + everything.device) * size > free:
-            ram = min(ram, others - 1) - RESERVE  # some stay in the file
-    share = capacity(records, size, vram, max(0, ram))
+    share = within(free, records, size, vram, ram)
     needed = (share.ram + share.device) * size
     if needed > free:
         raise PlacementError(

@@ -10,13 +10,12 @@ too little. So is one GiB (the reserve) that experts leave to others where they 
 
 from dataclasses import dataclass
 
-from hybrid.cache.capacity import Capacity, capacity
+from hybrid.cache.capacity import Capacity, within
 from hybrid.hardware import Hardware
 from hybrid.placement.needs import ON_HOST, Needs
 from hybrid.placement.options import PlanOptions
 from hybrid.placement.rates import best_gpu, free_vram
 
-RESERVE = 1 << 30  # bytes of RAM
 SYSTEM = 4 << 30  # of RAM that others use, where nobody has said what is free
 DEVICE_SCRATCH = 3 << 28  # scores (hybrid/gpu_attention/mla.py) and rows of a block
 TOWER_SCRATCH = 700_000_000  # on a CPU (docs/limits.md)
@@ -85,11 +84,8 @@ def expert_slots(needs: Needs, free: int, options: PlanOptions, device: str) -> 
     size, records, ram = needs.slot_bytes, needs.records, options.ram_budget
     if not records:
         return Capacity(0, 0, 0, 0, from_file=False)
-    vram = 0 if device == "cuda" else min(options.vram_budget or 0, records * size)
-    if ram is None:
-        rest = free - vram
-        ram = rest if rest >= records * size - vram else rest - RESERVE
-    return capacity(records, size, vram, max(0, ram))
+    vram = 0 if device == "cuda" else options.vram_budget or 0
+    return within(free, records, size, vram, ram)
 
 
 def _missing(

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid import loader
-from hybrid.cache import warm_start
+from hybrid.cache import capacity, warm_start
 from hybrid.cache.policy import POLICIES
 from hybrid.cache.promotions import Promotions
 from hybrid.cache.source import slot_bytes
@@ -296,7 +296,7 @@ def test_a_budget_beyond_the_free_memory_is_refused_before_anything_is_read(mode
 def test_too_little_memory_for_the_experts_is_no_reason_to_refuse(
     records, model_dir, wanted, monkeypatch
 ):
-    monkeypatch.setattr(loader, "RESERVE", 0)
+    monkeypatch.setattr(capacity, "RESERVE", 0)
     leave_free(monkeypatch, records)
     with load(model_dir, None, None) as engine:
         assert engine.stats()["tiers"]["nvme"]["source"] == "shards"
