@@ -88,7 +88,7 @@ def test_a_group_that_is_not_looked_at_would_be_seen(tmp_path, own, monkeypatch)
     own.write_text("0::/a\n")
     version_2_group(tmp_path / "a", 100 * MIB, 0)
     assert free_host_bytes(tmp_path, own) == 100 * MIB
-    monkeypatch.setattr(memory, "_groups", lambda root, _: [root])
+    monkeypatch.setattr(memory, "groups", lambda root, _: [root])
     assert free_host_bytes(tmp_path, own) > 100 * MIB
 
 

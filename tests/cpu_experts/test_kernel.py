@@ -16,8 +16,8 @@ from tests.reference import experts as reference
 TOKENS, K, HIDDEN = 2048, 8, 1056  # two stripes of columns: 1024 and 32
 FAULTS = {  # name -> in the source, in its place
     "o is read by the column of the row": (
-        "(pair * job.stripe + column) * 4",
-        "(pair * job.stripe + job.column + column) * 4",
+        "(slot * job.stripe + column) * 4",
+        "(slot * job.stripe + job.column + column) * 4",
     ),
     "every unit of DOWN multiplies its first row blocks": (
         "down + (index - shard.down) * groups * STRIDE",

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import hybrid
+from hybrid import loader
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig
 from hybrid.errors import ConfigError, PlacementError, RequestError
@@ -172,33 +173,32 @@ def test_the_option_is_checked(model_dir, vision):
         load(model_dir, vision=vision)
 
 
-def test_the_tower_counts_where_memory_is_counted(model_dir, config):
+def test_the_tower_counts_where_memory_is_counted(model_dir, config, monkeypatch):
     with Checkpoint.open(model_dir, config) as checkpoint:
         tower = sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
-    needed = least_budget(model_dir, vision=True)
-    assert needed - least_budget(model_dir, vision=False) == tower > 0
-    with pytest.raises(PlacementError, match="but ram_budget is"):
-        load(model_dir, ram_budget=needed - 1)
-    with load(model_dir, ram_budget=needed - 1, vision=False) as engine:
+    needed = least_memory(model_dir, monkeypatch, vision=True)
+    assert needed - least_memory(model_dir, monkeypatch, vision=False) == tower > 0
+    monkeypatch.setattr(loader, "free_host_bytes", lambda: needed - 1)
+    with pytest.raises(PlacementError, match="lower ram_budget and vram_budget, or kv_tokens"):
+        load(model_dir, ram_budget=0)
+    with load(model_dir, ram_budget=0, vision=False) as engine:
         assert not engine.sees
-    with load(model_dir, ram_budget=needed) as engine:
+    monkeypatch.setattr(loader, "free_host_bytes", lambda: needed)
+    with load(model_dir, ram_budget=0) as engine:
         assert engine.sees
 
 
-def least_budget(model_dir, vision):
-    """The smallest ram_budget that is not refused, by halving; refusals come before any work."""
-    from hybrid import loader
-
+def least_memory(model_dir, monkeypatch, vision):
+    """The least free memory that is enough, by halving; refusals come before any work."""
     config = ModelConfig.from_dir(model_dir)
+    options = loader.LoadOptions(device="cpu", kv_tokens=64, ram_budget=0, vision=vision)
     low, high = 1, GIGABYTE
-    with Checkpoint.open(model_dir, config) as checkpoint:
+    with Checkpoint.open(model_dir, config) as checkpoint, monkeypatch.context() as patch:
+        patch.setattr(loader, "free_host_bytes", lambda: middle)
         while low < high:
             middle = (low + high) // 2
-            options = loader.LoadOptions(
-                device="cpu", kv_tokens=64, ram_budget=middle, vision=vision
-            )
             try:
-                loader._require_memory(config.text, checkpoint, options)
+                loader._share_memory(config.text, checkpoint, options)
                 high = middle
             except PlacementError:
                 low = middle + 1
@@ -207,7 +207,10 @@ def least_budget(model_dir, vision):
 
 def test_a_budget_that_forgets_the_tower_would_be_seen(model_dir, monkeypatch):
     monkeypatch.setattr("hybrid.loader.vision_names", lambda checkpoint: ())
-    assert least_budget(model_dir, vision=True) == least_budget(model_dir, vision=False)
+    seeing, blind = (
+        least_memory(model_dir, monkeypatch, vision=vision) for vision in (True, False)
+    )
+    assert seeing == blind
 
 
 def test_settings_that_are_not_implemented_are_refused_before_weights_are_read(tmp_path):
