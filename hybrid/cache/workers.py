@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from hybrid.errors import KernelError
@@ -115,13 +116,11 @@ class Workers:
         self._closed = True
         if self._process != os.getpid():
             return
-        while True:
-            try:
+        with suppress(Empty):
+            while True:
                 task = self._orders.get_nowait()
-            except Empty:
-                break
-            if task is not None:
-                task.cancel()
+                if task is not None:
+                    task.cancel()
         self._orders.put(None)
         self._bell.put(None)
         for thread in self._threads:

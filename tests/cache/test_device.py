@@ -81,9 +81,10 @@ def test_what_goes_wrong_is_raised_by_collect_alone(device, loaded):
 
 
 def test_it_computes_while_the_caller_goes_on(device, loaded, monkeypatch):
-    gate, real = threading.Event(), ExpertLayer.outputs
+    begun, gate, real = threading.Event(), threading.Event(), ExpertLayer.outputs
 
     def late(*arguments):
+        begun.set()
         assert gate.wait(PATIENCE)
         real(*arguments)
 
@@ -91,6 +92,7 @@ def test_it_computes_while_the_caller_goes_on(device, loaded, monkeypatch):
     x, ids = asked(1, 3)
     outputs = np.zeros((2, SHAPE.hidden), np.float32)
     device.launch(1, x, ids, outputs)
+    assert begun.wait(PATIENCE)  # what has not begun would be cancelled
     assert not outputs.any()
     threading.Timer(0.05, gate.set).start()
     device.settle()
