@@ -13,19 +13,22 @@ class Usage:
     clock: float
     busy: float
     stolen: float  # by other guests of the host, where the kernel can tell
-    own: float  # of this process and its children
+    own: float  # of this process and its children, also those that have ended
 
 
 def usage() -> Usage:
     """The counters now."""
     cores = psutil.cpu_times()
     process = psutil.Process()
-    spent = [each.cpu_times() for each in (process, *process.children())]
+    mine = process.cpu_times()
+    spent = [mine, *(each.cpu_times() for each in process.children())]
     return Usage(
         time.perf_counter(),
         busy=cores.user + cores.nice + cores.system,
         stolen=getattr(cores, "steal", 0.0),
-        own=sum(times.user + times.system for times in spent),
+        own=sum(times.user + times.system for times in spent)
+        + mine.children_user
+        + mine.children_system,
     )
 
 
