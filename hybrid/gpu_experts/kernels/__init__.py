@@ -1,0 +1,1 @@
+"""The Triton kernels; importing one of these modules needs Triton."""
