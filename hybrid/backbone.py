@@ -21,17 +21,18 @@ Stream = Any  # the residual stream [tokens, hidden_size], in the implementation
 class Routing:
     """What the router decided, on the host, for one layer and a block of tokens."""
 
-    hidden: NDArray[np.float32]  # [tokens, hidden_size], the normalised input of the experts
+    hidden: NDArray[np.float32]  # [tokens, hidden_size], the experts' input, until the next layer
     expert_ids: NDArray[np.int32]  # [tokens, num_experts_per_tok]
     weights: NDArray[np.float32]  # [tokens, num_experts_per_tok], normalised and scaled
-    kept: Any = None  # what the implementation needs again in `shared`
+    kept: Any = None  # `hidden` on the backbone's own device, where that is not the host
 
 
 class Backbone(Protocol):
     """Weights, the latent KV cache and the mathematics around the routed experts.
 
     `start` is the position of the block's first token. Rows of the cache from `start` on are
-    overwritten; rows before it are read. Nothing else remembers anything between calls.
+    overwritten; rows before it are read. Nothing else remembers anything between calls. A verb may
+    change the stream that it is given: what counts is the one that it returns.
     """
 
     kv_tokens: int  # positions the latent KV cache holds
@@ -55,11 +56,18 @@ class Backbone(Protocol):
     def shared(self, layer: int, routing: Routing) -> Stream:
         """Output of the shared expert; on a GPU this is only launched, not awaited."""
 
-    def combine(self, x: Stream, shared: Stream, routed: NDArray[np.float32]) -> Stream:
-        """x + (routed + shared), rounded once to the activation type."""
+    def combine(self, x: Stream, shared: Stream, routed: Any) -> Stream:
+        """x + (routed + shared), rounded once to the activation type.
+
+        `routed` fp32 [tokens, hidden_size], an array or, where experts are summed there, a tensor
+        of the backbone's own device.
+        """
 
     def logits(self, x: Stream) -> NDArray[np.float32]:
         """Final norm and head of the given rows: [rows, vocab_size]."""
 
     def last(self, x: Stream) -> Stream:
         """The last row of a block, still as a block."""
+
+    def stats(self) -> dict[str, int]:
+        """Sums since loading of what is the implementation's own: waits and launches of a GPU."""

@@ -150,6 +150,10 @@ class CpuBackbone:
         """See Backbone."""
         return x[-1:]
 
+    def stats(self) -> dict[str, int]:
+        """See Backbone."""
+        return {}
+
     def _run(self, compiled: Any, verb: Verb, *arrays: Any) -> None:
         with self._pool.lock:
             self._pool.start()

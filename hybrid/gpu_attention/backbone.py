@@ -2,180 +2,295 @@
 
 On a machine without a GPU `hybrid.cpu_dense` does the same faster; this one is what runs on CUDA,
 and on the CPU the plain statement of the model that the tests compare with.
+
+A decode step is launched from one hand-off to the next, each time as one graph (graphs.py):
+
+    up ─> begin attend dense attend route ─> ids, weights, hidden      (the host waits here)
+                                  shared                               (and meanwhile computes)
+    routed ─> combine attend route ─> ids, weights, hidden             … for each layer
+    routed ─> combine head ─> logits
+
+So verbs of few tokens only note what is to be done until the host needs something. A block of a
+prompt launches each verb at once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from hybrid import yarn
+from hybrid.accelerator.interface import Accelerator
 from hybrid.backbone import Routing
 from hybrid.config import TextConfig
-from hybrid.gpu_attention.kv_cache import LatentCache
-from hybrid.gpu_attention.layers import rms_norm, swiglu
-from hybrid.gpu_attention.mla import Mla, MlaWeights
-from hybrid.gpu_attention.router import route
+from hybrid.errors import KernelError
+from hybrid.gpu_attention.forward import read_forward
+from hybrid.gpu_attention.graphs import Capture, Graphs, Work
+from hybrid.gpu_attention.hand_off import Mirror, Waits
+from hybrid.gpu_attention.mla import Place
+from hybrid.gpu_attention.ops import FEW
+from hybrid.gpu_attention.step import Decision, Step, new_decision, new_logits, new_step
 from hybrid.gpu_attention.weights import WeightReader
 
 MAX_BLOCK = 512
+BUCKETS = (1, 2, 4, 8)  # tokens of a step that has memory and graphs of its own
+HEAD_ROWS = 64  # logits of more rows are fetched in parts
+
+Verb = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FeedForward:
-    """gate, up and down of a dense layer or a shared expert, [out, in]."""
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Flow:
+    """Some tokens on their way through the layers: `count` rows of a step from `first` on.
 
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    The step is changed in place: a verb returns the flow that it was given.
+    """
+
+    step: Step
+    first: int
+    count: int
+    deferred: bool  # verbs wait for the next hand-off
+    place: Place | None = None  # None before the first layer
+    start: int = 0  # position of the first token, then
+    decided: bool = False  # since the last attention
+    noted: list[tuple[Verb, Work]] = field(default_factory=list)  # and not launched
+    whole: "Flow | None" = None  # of which this is a part
+
+    def __len__(self) -> int:
+        return self.count
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer without its routed experts. Dense layers have no router."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRouting(Routing):
+    """A routing; `kept` is `hidden` as the device has it: fp32 [tokens, hidden_size]."""
 
-    input_layernorm: Tensor
-    attention: Mla
-    post_attention_layernorm: Tensor
-    feed_forward: FeedForward | None  # the shared expert of a layer with experts
-    router: Tensor | None  # fp32 [n_routed_experts, hidden_size]
-    router_bias: Tensor | None  # fp32 [n_routed_experts]
+    step: Step
+    decision: Decision
 
 
 class TorchBackbone:
-    """See `hybrid.backbone.Backbone`."""
+    """See `hybrid.backbone.Backbone`. One thread at a time; the embedding stays on the host.
+
+    The arrays of a routing are the host's until the next `route` of the same stream.
+    """
 
     max_block = MAX_BLOCK
 
     def __init__(
-        self, text: TextConfig, reader: WeightReader, kv_tokens: int, dtype: torch.dtype
+        self,
+        text: TextConfig,
+        reader: WeightReader,
+        kv_tokens: int,
+        dtype: torch.dtype,
+        accelerator: Accelerator,
+        capture: Capture | None = None,
     ) -> None:
-        self.text = text
-        self.kv_tokens = kv_tokens
-        self.device = reader.device
-        self.dtype = dtype
-        self._cache = LatentCache.empty(text, kv_tokens, self.device, dtype)
-        self._embedding = reader.on_host("model.embed_tokens.weight")  # rows only: never uploaded
-        self._layers = [_read_layer(text, reader, layer) for layer in range(text.num_hidden_layers)]
-        self._norm = reader("model.norm.weight")
-        self._head = reader("lm_head.weight")
-        self._table_of: tuple[int, int] = (-1, 0)
-        self._table: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        """Read all weights onto the accelerator's device, which is the reader's.
 
-    @torch.inference_mode()
-    def embed(self, token_ids: Sequence[int]) -> Tensor:
-        """See Backbone."""
-        return self._embedding[torch.tensor(token_ids)].to(self.device)
+        `capture` makes graphs of a decode step (`graphs.CudaCapture`); None: launch by launch.
+        """
+        self.text, self.kv_tokens, self.dtype = text, kv_tokens, dtype
+        self._accelerator, self._queue = accelerator, accelerator.current()
+        self._graphs, self._waits = Graphs(capture), Waits()
+        self._embedding = _bits(reader.on_host("model.embed_tokens.weight"))  # never uploaded
+        self._forward = read_forward(text, reader, kv_tokens, dtype)
+        self._steps: dict[int, Step] = {}  # by tokens
+        self._users: weakref.WeakValueDictionary[int, Flow] = weakref.WeakValueDictionary()
+        self._noting: Callable[[], Flow | None] = lambda: None  # whose work was noted last
 
-    @torch.inference_mode()
-    def insert(self, x: Tensor, row: int, rows: NDArray[np.float32]) -> Tensor:
+    def embed(self, token_ids: Sequence[int]) -> Flow:
         """See Backbone."""
-        x[row : row + len(rows)] = torch.from_numpy(rows).to(self.device, self.dtype)
+        tokens, vocabulary = len(token_ids), self.text.vocab_size
+        if not 0 < tokens <= MAX_BLOCK:
+            raise KernelError(f"a block is {tokens} tokens; give 1…{MAX_BLOCK}")
+        if min(token_ids) < 0 or max(token_ids) >= vocabulary:
+            raise KernelError(f"token ids must be 0…{vocabulary - 1}")
+        flow = self._new_flow(tokens)
+        flow.step.up.host["x"][:] = self._embedding[np.asarray(token_ids)]
+        return flow
+
+    def insert(self, x: Flow, row: int, rows: NDArray[np.float32]) -> Flow:
+        """See Backbone."""
+        if row < 0 or row + len(rows) > len(x) or rows.shape[1] != self.text.hidden_size:
+            raise KernelError(
+                f"rows {list(rows.shape)} do not fit {len(x)} of {self.text.hidden_size} at {row}"
+            )
+        if x.place is not None:
+            raise KernelError("a picture comes after the first layer; insert it before")
+        x.step.up.host["x"][row : row + len(rows)] = _bits(torch.from_numpy(rows).to(self.dtype))
         return x
 
-    @torch.inference_mode()
-    def attend(self, layer: int, x: Tensor, start: int) -> Tensor:
+    def attend(self, layer: int, x: Flow, start: int) -> Flow:
         """See Backbone."""
-        part = self._layers[layer]
-        hidden = rms_norm(x, part.input_layernorm, self.text.rms_norm_eps)
-        return x + part.attention(hidden, self._cache, start, self._positions(start, len(x)))
+        if x.place is None:
+            x.place, x.start = self._begin(x, start), start
+        elif x.start != start:
+            raise KernelError(f"a block began at position {x.start}, not {start}")
+        x.decided = False
+        self._note(x, ("attend", layer), partial(self._forward.attend, x.step, layer, x.place))
+        return x
 
-    @torch.inference_mode()
-    def dense(self, layer: int, x: Tensor) -> Tensor:
+    def dense(self, layer: int, x: Flow) -> Flow:
         """See Backbone."""
-        return x + self._feed_forward(layer, self._post_norm(layer, x))
+        self._note(x, ("dense", layer), partial(self._forward.dense, x.step, layer))
+        return x
 
-    @torch.inference_mode()
-    def route(self, layer: int, x: Tensor) -> Routing:
-        """See Backbone."""
-        part = self._layers[layer]
-        hidden = self._post_norm(layer, x)
-        assert part.router is not None
-        assert part.router_bias is not None
-        ids, weights = route(hidden, part.router, part.router_bias, self.text)
-        return Routing(
-            hidden=hidden.float().cpu().numpy(),
-            expert_ids=ids.to(torch.int32).cpu().numpy(),
-            weights=weights.cpu().numpy(),
-            kept=hidden,
+    def route(self, layer: int, x: Flow) -> Routing:
+        """See Backbone. Asked twice of the same state, the first answer stays what it is."""
+        aside, x.decided = x.decided, True
+        decision = self._aside(x.step) if aside else x.step.decision
+        work = partial(self._forward.route, x.step, layer, decision)
+        self._note(x, ("route", layer, aside), work)
+        self._launch(x)
+        self._waits.wait(decision.mirror.fetch(self._queue))
+        told = decision.mirror.host
+        return DeviceRouting(
+            told["hidden"],
+            told["ids"].copy(),  # small, and others may keep them
+            told["weights"].copy(),
+            decision.mirror.device["hidden"],
+            step=x.step,
+            decision=decision,
         )
 
-    @torch.inference_mode()
     def shared(self, layer: int, routing: Routing) -> Tensor | None:
         """See Backbone. None where the model has no shared expert."""
-        if self._layers[layer].feed_forward is None:
+        if not self.text.n_shared_experts:
             return None
-        return self._feed_forward(layer, routing.kept)
+        assert isinstance(routing, DeviceRouting)
+        step, decision = routing.step, routing.decision
+        verb = ("shared", layer, decision is step.aside)
+        work = partial(self._forward.shared, step, layer, decision)
+        self._run(step, (verb,), partial(_in_order, [work]))
+        return step.shared
 
-    @torch.inference_mode()
-    def combine(self, x: Tensor, shared: Tensor | None, routed: NDArray[np.float32]) -> Tensor:
+    def combine(self, x: Flow, shared: Tensor | None, routed: Tensor | NDArray[np.float32]) -> Flow:
+        """See Backbone. The array may be written to again afterwards."""
+        room = x.step.routed
+        if isinstance(routed, Tensor):
+            self._queue.copy(room.device["routed"], routed)
+        else:
+            room.host["routed"][:] = routed
+            room.upload(self._queue)
+        both = shared is not None
+        self._note(x, ("combine", both), partial(self._forward.combine, x.step, shared=both))
+        return x
+
+    def logits(self, x: Flow) -> NDArray[np.float32]:
         """See Backbone."""
-        total = torch.from_numpy(routed).to(self.device)
-        if shared is not None:
-            total = total + shared.float()
-        return x + total.to(self.dtype)
+        found = np.empty((len(x), self.text.vocab_size), np.float32)
+        if x.deferred and x.step.logits is not None:
+            out = x.step.logits.device["logits"]
+            self._note(x, ("logits",), partial(self._forward.logits, x.step.x, out))
+            self._launch(x)
+            self._fetch(x.step.logits, found)
+            return found
+        self._launch(x)
+        for at in range(0, len(x), HEAD_ROWS):
+            part = found[at : at + HEAD_ROWS]
+            room = new_logits(self._accelerator, self.text, len(part))
+            rows = x.step.x.narrow(0, x.first + at, len(part))
+            work = partial(self._forward.logits, rows, room.device["logits"])
+            self._queue.run(partial(self._graphs.once, work))
+            self._fetch(room, part)
+        return found
 
-    @torch.inference_mode()
-    def logits(self, x: Tensor) -> NDArray[np.float32]:
-        """See Backbone."""
-        hidden = rms_norm(x, self._norm, self.text.rms_norm_eps)
-        return functional.linear(hidden, self._head).float().cpu().numpy()
+    def last(self, x: Flow) -> Flow:
+        """See Backbone. What was given and its last row are one memory."""
+        if len(x) == 1:
+            return x
+        self._launch(x)
+        return Flow(x.step, x.first + len(x) - 1, 1, deferred=False, whole=x)
 
-    def last(self, x: Tensor) -> Tensor:
-        """See Backbone."""
-        return x[-1:]
-
-    def _post_norm(self, layer: int, x: Tensor) -> Tensor:
-        weight = self._layers[layer].post_attention_layernorm
-        return rms_norm(x, weight, self.text.rms_norm_eps)
-
-    def _feed_forward(self, layer: int, hidden: Tensor) -> Tensor:
-        part = self._layers[layer].feed_forward
-        assert part is not None
-        return swiglu(hidden, part.gate, part.up, part.down)
-
-    def _positions(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of a block; every layer of a step asks for the same ones."""
-        if self._table_of != (start, count):
-            cos, sin = yarn.cos_sin(self.text, start, count)
-            self._table = (
-                torch.from_numpy(cos).to(self.device),
-                torch.from_numpy(sin).to(self.device),
-            )
-            self._table_of = (start, count)
-        return self._table
-
-
-def _read_layer(text: TextConfig, reader: WeightReader, layer: int) -> Layer:
-    prefix = f"model.layers.{layer}"
-    attention = MlaWeights(
-        **{
-            name: reader(f"{prefix}.self_attn.{name}.weight")
-            for name in MlaWeights.__dataclass_fields__
+    def stats(self) -> dict[str, int]:
+        """Sums since loading: waits of the host for the device, and launches by their kind."""
+        launches = self._graphs.launches
+        return {
+            "syncs": self._waits.count,
+            "eager": launches.eager,
+            "captured": launches.captured,
+            "replayed": launches.replayed,
         }
-    )
-    moe = text.is_moe(layer)
-    return Layer(
-        input_layernorm=reader(f"{prefix}.input_layernorm.weight"),
-        attention=Mla(layer, attention, text, yarn.softmax_scale(text)),
-        post_attention_layernorm=reader(f"{prefix}.post_attention_layernorm.weight"),
-        feed_forward=_read_feed_forward(text, reader, layer),
-        router=reader(f"{prefix}.mlp.gate.weight", torch.float32) if moe else None,
-        router_bias=(
-            reader(f"{prefix}.mlp.gate.e_score_correction_bias", torch.float32) if moe else None
-        ),
-    )
+
+    def _new_flow(self, tokens: int) -> Flow:
+        """A flow of a bucket's own step unless somebody still has that, else of a new one."""
+        if tokens not in BUCKETS or tokens in self._users:
+            step = new_step(self._accelerator, self.text, tokens, self.dtype, logits=False)
+            return Flow(step, 0, tokens, deferred=False)
+        step = self._steps.get(tokens) or new_step(
+            self._accelerator, self.text, tokens, self.dtype, logits=True
+        )
+        flow = Flow(step, 0, tokens, deferred=True)
+        self._steps[tokens], self._users[tokens] = step, flow
+        return flow
+
+    def _begin(self, x: Flow, start: int) -> Place:
+        """Upload what is the block's own: embedding rows and positions."""
+        tokens, up = len(x), x.step.up
+        if start < 0 or start + tokens > self.kv_tokens:
+            raise KernelError(
+                f"positions {start}…{start + tokens - 1} do not fit the cache of {self.kv_tokens}"
+            )
+        up.host["start"][:] = start
+        up.host["positions"][:] = np.arange(start, start + tokens)
+        up.host["cos"][:], up.host["sin"][:] = yarn.cos_sin(self.text, start, tokens)
+        up.upload(self._queue)
+        self._note(x, ("begin",), partial(self._forward.begin, x.step))
+        return x.step.place(None if tokens <= FEW else start)
+
+    def _note(self, x: Flow, verb: Verb, work: Work) -> None:
+        """Note work; streams read each other's rows of the cache, so that they keep their order."""
+        other = self._noting()
+        if other is not None and other is not x:
+            self._launch(other)
+        self._noting = weakref.ref(x)  # one that was broken off is forgotten
+        x.noted.append((verb, work))
+        if not x.deferred:
+            self._launch(x)
+
+    def _launch(self, x: Flow) -> None:
+        """Launch what was noted, in one piece."""
+        if not x.noted:
+            return
+        noted, x.noted = x.noted, []
+        work = partial(_in_order, [each for _, each in noted])
+        if x.deferred:
+            self._run(x.step, tuple(verb for verb, _ in noted), work)
+        else:
+            self._queue.run(partial(self._graphs.once, work))
+
+    def _run(self, step: Step, verbs: tuple[Verb, ...], work: Work) -> None:
+        """Launch work that always is the same for a bucket's own step and these verbs."""
+        if self._steps.get(step.tokens) is step:
+            self._queue.run(partial(self._graphs.run, (step.tokens, verbs), work))
+        else:
+            self._queue.run(partial(self._graphs.once, work))
+
+    def _aside(self, step: Step) -> Decision:
+        if step.aside is None:
+            step.aside = new_decision(self._accelerator, self.text, step.tokens, self.dtype)
+        return step.aside
+
+    def _fetch(self, room: Mirror, target: NDArray[np.float32]) -> None:
+        self._waits.wait(room.fetch(self._queue))
+        target[:] = room.host["logits"]
 
 
-def _read_feed_forward(text: TextConfig, reader: WeightReader, layer: int) -> FeedForward | None:
-    if text.is_moe(layer) and not text.n_shared_experts:
-        return None
-    part = "mlp.shared_experts" if text.is_moe(layer) else "mlp"
-    gate, up, down = (
-        reader(f"model.layers.{layer}.{part}.{name}_proj.weight") for name in ("gate", "up", "down")
-    )
-    return FeedForward(gate, up, down)
+@torch.inference_mode()
+def _in_order(works: Sequence[Work]) -> None:
+    for work in works:
+        work()
+
+
+def _bits(values: Tensor) -> NDArray[Any]:
+    """A host tensor as an array; numpy has no bf16, so that those are their bits."""
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.int16).numpy().view(np.uint16)
+    array: NDArray[Any] = values.numpy()
+    return array

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -10,12 +9,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return wide.to(x.dtype) * weight
-
-
-def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """down(silu(gate x) * up x): a shared expert or a dense layer (spec §3.5)."""
-    linear = functional.linear
-    return linear(functional.silu(linear(x, gate)) * linear(x, up), down)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

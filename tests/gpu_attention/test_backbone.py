@@ -9,15 +9,19 @@ import pytest
 import torch
 
 from hybrid import yarn
+from hybrid.accelerator.host import HostAccelerator
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig
-from hybrid.gpu_attention import backbone, mla
+from hybrid.cpu_dense.backbone import CpuBackbone
+from hybrid.gpu_attention import forward, mla
 from hybrid.gpu_attention.backbone import TorchBackbone
+from hybrid.gpu_attention.kv_cache import LatentCache
 from hybrid.gpu_attention.weights import WeightReader
 from hybrid.model import Block, Model
 from hybrid.progress import ignore
 from tests.conftest import SHAPES
 from tests.reference.experts import Matrix
+from tests.reference.torch_models import CheapExperts, cheap_model
 
 pytestmark = pytest.mark.oracle
 torch.set_num_threads(1)  # tiny matrices: a second thread only waits for the first
@@ -72,7 +76,7 @@ def torch_model(model_dir, dtype=torch.float32, kv_tokens=512) -> Model:
     config = ModelConfig.from_dir(model_dir)
     with Checkpoint.open(model_dir, config) as checkpoint:
         reader = WeightReader(checkpoint, torch.device("cpu"), dtype, 1, ignore)
-        built = TorchBackbone(config.text, reader, kv_tokens, dtype)
+        built = TorchBackbone(config.text, reader, kv_tokens, dtype, HostAccelerator())
         layers = range(config.text.num_hidden_layers)
         experts = [
             ExactExperts(checkpoint, config, layer) if config.text.is_moe(layer) else None
@@ -140,6 +144,16 @@ AT = 3  # where the rows of a picture begin
 PICTURE = [11, 12, 13, 14]  # tokens that stand in for them
 
 
+def on_host(flow):
+    """The rows that the first layer will have."""
+    rows = torch.from_numpy(flow.step.up.host["x"].copy())
+    return rows if rows.dtype == torch.float32 else rows.view(torch.bfloat16)
+
+
+def embedded(backbone, ids):
+    return on_host(backbone.embed(ids))
+
+
 def picture_rows(tokens=4, hidden=64):
     """Rows of the spread of embeddings, and no two alike."""
     return np.random.default_rng(8).standard_normal((tokens, hidden)).astype(np.float32)
@@ -163,7 +177,7 @@ def test_a_picture_of_embeddings_is_the_words(checkpoint_dir, dtype):
     model = torch_model(checkpoint_dir("k2.5"), dtype)
     backbone, ids = model.backbone, prompt(10)
     words = [*ids[:AT], *PICTURE, *ids[AT + len(PICTURE) :]]
-    rows = backbone.embed(PICTURE).float().numpy()
+    rows = embedded(backbone, PICTURE).float().numpy()
     want = run(model, words)
     for pictures in ([(AT, rows)], [(AT, rows[:1]), (AT + 1, rows[1:])]):
         assert np.array_equal(seeing(model, ids, *pictures), want)
@@ -175,12 +189,31 @@ def test_rows_are_rounded_to_the_type_of_the_stream(checkpoint_dir):
     backbone = torch_model(checkpoint_dir("k2.5"), torch.bfloat16).backbone
     rows = picture_rows()
     kept = rows.copy()
-    x = backbone.insert(backbone.embed(prompt(8)), AT, rows)
+    x = on_host(backbone.insert(backbone.embed(prompt(8)), AT, rows))
     assert x.dtype == torch.bfloat16
     assert torch.equal(x[AT : AT + 4], torch.from_numpy(kept).bfloat16())
     others = [i for i in range(8) if not AT <= i < AT + 4]
-    assert torch.equal(x[others], backbone.embed(prompt(8))[others])
+    assert torch.equal(x[others], embedded(backbone, prompt(8))[others])
     assert np.array_equal(rows, kept)
+
+
+def test_int8_weights_say_what_they_say_on_the_cpu(tiny_dir, monkeypatch):
+    """The same codes: what int8 moves the logits by was measured on the CPU and holds here.
+
+    The CPU's cache rows are bf16, so those of the fp32 model are rounded for once.
+    """
+    write = LatentCache.write
+
+    def write_rounded(cache, layer, slots, latent):
+        write(cache, layer, slots, latent.bfloat16().float())
+
+    monkeypatch.setattr(LatentCache, "write", write_rounded)
+    config = ModelConfig.from_dir(tiny_dir)
+    with Checkpoint.open(tiny_dir, config) as checkpoint:
+        cpu = CpuBackbone.load(config.text, checkpoint, kv_tokens=512, threads=1, weights="int8")
+    on_cpu = run(Model(config.text, cpu, CheapExperts(config.text)), prompt(12))
+    assert np.abs(run(cheap_model(tiny_dir, weights="int8"), prompt(12)) - on_cpu).max() <= BOUND
+    assert np.abs(run(cheap_model(tiny_dir), prompt(12)) - on_cpu).max() > 100 * BOUND
 
 
 def plain_scale(text):
@@ -198,7 +231,7 @@ def half_split(x, cos, sin):
 
 
 def biased_weights(hidden, gate, bias, text):
-    scores = torch.sigmoid(hidden.float() @ gate.T)
+    scores = torch.sigmoid(hidden.float() @ gate.float().T)
     values, ids = torch.topk(scores + bias, text.num_experts_per_tok, dim=-1)
     return ids, values / values.sum(-1, keepdim=True) * text.routed_scaling_factor
 
@@ -207,19 +240,19 @@ def unbiased_selection(hidden, gate, bias, text):
     return route(hidden, gate, torch.zeros_like(bias), text)
 
 
-def scaled_shared(x, gate, up, down):
-    return 2.827 * swiglu(x, gate, up, down)
+def scaled_feed_forward(both, own):
+    return 2.827 * gated(both, own)
 
 
-cos_sin, route, swiglu = yarn.cos_sin, backbone.route, backbone.swiglu
+cos_sin, route, gated = yarn.cos_sin, forward.route, forward._gated
 
 FAULTS = {  # spec §7 (a)-(d) and their neighbours
     "a: softmax scale without m²": (yarn, "softmax_scale", plain_scale),
     "a: cos and sin scaled too": (yarn, "cos_sin", scaled_tables),
     "b: half-split rotation": (mla, "rotate", half_split),
-    "c: bias in routing weights": (backbone, "route", biased_weights),
-    "c: bias not in the selection": (backbone, "route", unbiased_selection),
-    "d: shared expert scaled": (backbone, "swiglu", scaled_shared),
+    "c: bias in routing weights": (forward, "route", biased_weights),
+    "c: bias not in the selection": (forward, "route", unbiased_selection),
+    "d: shared expert scaled": (forward, "_gated", scaled_feed_forward),
 }
 
 
