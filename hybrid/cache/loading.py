@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from hybrid.cache import warm_start
 from hybrid.cache.budgets import share
 from hybrid.cache.capacity import Capacity
 from hybrid.cache.counters import Counters
-from hybrid.cache.device import HostDevice
+from hybrid.cache.dealing import shares
+from hybrid.cache.device import Device, HostDevice
 from hybrid.cache.file_source import FileSource
 from hybrid.cache.filling import Filling
 from hybrid.cache.fingerprint import contents_of
@@ -30,6 +32,7 @@ from hybrid.cache.reader import Reader
 from hybrid.cache.record_file import DEFAULT_NAME
 from hybrid.cache.shard_source import ShardSource
 from hybrid.cache.source import RecordSource
+from hybrid.cache.split import Costs
 from hybrid.cache.tiers import Tiers
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import TextConfig
@@ -38,6 +41,10 @@ from hybrid.cpu_experts.pool import shared_pool
 from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import CheckpointError
 from hybrid.progress import ProgressSink
+
+if TYPE_CHECKING:  # it brings torch, which a machine without a GPU need not wait for
+    from hybrid.accelerator.interface import Accelerator
+    from hybrid.cache.streaming import Streamer
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +61,9 @@ class CacheOptions:
     isa: str | None
     threads: int
     activation: str
+    cards: "Sequence[Accelerator]" = ()  # the device tier's; none: it is made of RAM and threads
+    card_memory: Sequence[int] = ()  # of each card, for experts: their slots are shared out by it
+    streaming: Costs | None = None  # experts of prompts go to the cards, if that is faster
 
 
 def load_tiers(
@@ -111,10 +121,10 @@ def _load(
     layers = [None if own is None else _layer(own, slots, options) for own in maps]
     device = promotions = reader = None
     with ExitStack() as undo:
-        if size.device:
-            where = [own.vram if own else None for own in maps]
-            device = HostDevice(shape, size.device, where, options.isa, options.activation)
+        if size.device or (options.cards and options.streaming):
+            device = _device(maps, slots, options)
             undo.callback(device.close)
+        if device is not None and size.device:
             keep_free = size.landing // 2 if size.from_file else 0
             promotions = Promotions(device, slots, size.from_file, keep_free)
             undo.callback(promotions.close)
@@ -143,6 +153,30 @@ def _layer(own: LayerMap, slots: HostSlots, options: CacheOptions) -> ExpertLaye
         shards=slots.shards,
         where=own.ram,
     )
+
+
+def _device(maps: Sequence[LayerMap | None], slots: HostSlots, options: CacheOptions) -> Device:
+    """The cards there are, else threads of the CPU's."""
+    where = [None if own is None else own.vram for own in maps]
+    count, shape = options.capacity.device, slots.shape
+    if not options.cards:
+        return HostDevice(shape, count, where, options.isa, options.activation)
+    from hybrid.cache.torch_device import TorchDevice
+
+    counts = shares(count, options.card_memory)
+    streamer = _streamer(slots, options) if options.streaming else None
+    return TorchDevice(options.cards, counts, shape, where, options.activation, streamer)
+
+
+def _streamer(slots: HostSlots, options: CacheOptions) -> "Streamer":
+    """A ring on each card. Its link reads RAM itself where the system lets it."""
+    from hybrid.cache.ring import Ring
+    from hybrid.cache.streaming import Streamer
+
+    assert options.streaming is not None
+    locked = all(options.cards[0].lock(shard.records) for shard in slots.shards)
+    rings = [Ring(unit, slots, options.activation, locked=locked) for unit in options.cards]
+    return Streamer(rings, options.streaming)
 
 
 def _share_out(maps: Sequence[LayerMap], size: Capacity, scores: warm_start.Scores | None) -> None:

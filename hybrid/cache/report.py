@@ -21,6 +21,7 @@ def report(
     counters: Counters,
     reader: Reader | None,
     promotions: Promotions | None,
+    streamed: dict[str, int],
 ) -> dict[str, Any]:
     """Sums since loading. RAM's GB/s is of all that the CPU computed, wherever it came from."""
     tiers = {name: counters.tier(tier) for tier, name in enumerate(TIERS)}
@@ -34,6 +35,7 @@ def report(
         "demotions": promotions.demoted if promotions else 0,
         "copied_bytes": promotions.copied_bytes if promotions else 0,
         "gb_per_s": _rate(promotions.copied_bytes, promotions.copy_s) if promotions else 0.0,
+        "streamed": streamed,
     }
     predicted, foreseen = int(counters.predicted.sum()), int(counters.foreseen.sum())
     tiers["nvme"] |= {

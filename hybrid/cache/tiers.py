@@ -2,16 +2,15 @@
 
     start     the router has spoken: what is in the file alone is ordered, the device begins
     finish    the CPU computes what is in RAM, then what arrives, while the device goes on;
-              all outputs are summed in slot order
+              all outputs are summed in slot order, on the device if that joins
     after     counters; records that are not worth their RAM leave; a bounded number of swaps begins
 
 Decode never waits for a copy to the device: a miss is computed where its bytes are. Who stays is
 decided by pure functions (policy.py); what is computed does not depend on it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -21,42 +20,20 @@ from numpy.typing import NDArray
 from hybrid.backbone import Routing
 from hybrid.cache import warm_start
 from hybrid.cache.counters import FILE, RAM, Counters
-from hybrid.cache.device import Device
+from hybrid.cache.device import Device, Sum
 from hybrid.cache.host_slots import HostSlots
-from hybrid.cache.layer_map import Ids, LayerMap, Mask
+from hybrid.cache.layer_map import Ids, LayerMap
 from hybrid.cache.policy import Swap
+from hybrid.cache.prefetch import Ahead, Prefetch
 from hybrid.cache.promotions import Promotions
-from hybrid.cache.reader import Read, Reader
+from hybrid.cache.reader import Reader
 from hybrid.cache.report import report
+from hybrid.cache.step import Step, distinct, only
 from hybrid.cpu_experts import ExpertLayer
 from hybrid.errors import KernelError
 
 F32 = NDArray[np.float32]
 WAVE = 16  # experts in RAM that are computed before it is looked what has arrived
-TRUSTED = 0.6  # part of guesses that must be right
-TRIAL = 61  # of so many chances one is taken in any case; prime, so that layers take turns
-Ahead = Callable[[], Ids]  # what the next layer's router says of this layer's hidden state
-
-
-@dataclass(slots=True, eq=False)
-class Step:
-    """One layer's experts for one block of tokens, between `start` and `finish`."""
-
-    own: LayerMap
-    routing: Routing
-    prompt: bool
-    outputs: F32 | None = None  # [tokens * k, hidden]; None: all is in RAM, one call will do
-    picked: Ids | None = None  # the experts that occur, if not
-    stays: Mask | None = None  # [experts], whom RAM keeps afterwards
-    missing: list[int] = field(default_factory=list)  # not ordered yet: no slot to read into
-    waiting: dict[int, Read] = field(default_factory=dict)
-    on_device: bool = False  # the device computes some
-    swaps: tuple[Swap, ...] = ()  # to begin once all is computed
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is to come from the file any more."""
-        return not (self.missing or self.waiting)
 
 
 class Tiers:
@@ -78,12 +55,11 @@ class Tiers:
         self.maps, self.counters = maps, counters
         self.slots, self.reader, self.promotions = slots, reader, promotions
         self.layers, self._device = layers, device
-        self._prefetch, self._key = prefetch, key
+        self._prefetch = Prefetch(reader, slots, counters) if reader and prefetch else None
+        self._key = key
         self._all_in_ram = reader is None and device is None
         self._step: Step | None = None
         self._outputs = np.empty((0, slots.shape.hidden), np.float32)
-        self._chances = 0
-        self._ahead_s = 0.0  # what asking the next layer's router took
 
     def start(self, layer: int, routing: Routing, prompt: bool) -> Step:
         """Order what must be read and let the device begin. Every start has its finish."""
@@ -94,10 +70,10 @@ class Tiers:
         step = self._step = Step(own, routing, prompt)
         ids = routing.expert_ids
         if self._all_in_ram:
-            uses = ids.size if len(ids) == 1 else len(_distinct(ids))
+            uses = ids.size if len(ids) == 1 else len(distinct(ids))
             self.counters.count_in_ram(layer, ids.size, uses)
             return step
-        picked = _distinct(ids)
+        picked = distinct(ids)
         if self.promotions is not None:
             for changed in self.promotions.publish():
                 if changed is not own:  # which is about to say whom it needs
@@ -105,16 +81,17 @@ class Tiers:
         early = self._land(own, picked)
         own.observe(ids)
         step.swaps = self._swaps(own, ids)
-        if early or own.ram[picked].min(initial=0) < 0:
+        if early or own.ram[picked].min(initial=0) < 0 or self._streams(step):
             self._split(step, picked, early)
         else:
             own.missed(0)
             self.counters.count_in_ram(layer, ids.size, len(picked))
         return step
 
-    def finish(self, step: Step, ahead: Ahead | None = None) -> F32:
+    def finish(self, step: Step, ahead: Ahead | None = None) -> Sum:
         """The routed sum [tokens, hidden]. `ahead` is asked only where an answer can pay.
 
+        A float32 tensor on the device if that took part and joins there, else of the host: numpy.
         Raises CheckpointError if a record cannot be read; nothing of it stays, and the next step
         may well succeed.
         """
@@ -140,7 +117,8 @@ class Tiers:
 
     def stats(self) -> dict[str, Any]:
         """Sums since loading, by tier and by layer; see report.py."""
-        return report(self._known(), self.counters, self.reader, self.promotions)
+        streamed = self._device.streamed() if self._device else {}
+        return report(self._known(), self.counters, self.reader, self.promotions, streamed)
 
     def close(self) -> None:
         """Finish what runs in the background. A step of another thread ends in a KernelError."""
@@ -163,7 +141,7 @@ class Tiers:
         tier = own.tiers_of(picked)
         absent = picked[tier == FILE]
         own.missed(len(absent) + len(early))
-        if (tier != RAM).any():
+        if (tier != RAM).any() or self._streams(step):
             self._begin(step, picked, absent)
         if early:
             tier[np.isin(picked, early)] = FILE
@@ -175,11 +153,11 @@ class Tiers:
         own, routing = step.own, step.routing
         step.picked = picked
         step.outputs = self._room(routing.expert_ids.size)
-        mine = _only(routing.expert_ids, own.vram >= 0)
+        mine = only(routing.expert_ids, own.vram >= 0)
         if (mine >= 0).any():
             assert self._device is not None
             step.on_device = True
-            self._device.launch(own.layer, routing.hidden, mine, step.outputs)
+            self._device.launch(own.layer, routing, mine, step.outputs)
         if len(absent) and self.reader is None:
             raise KernelError(
                 f"expert {absent[0]} of layer {own.layer} is in no memory; load the model again"
@@ -193,8 +171,24 @@ class Tiers:
             step.waiting = {int(e): own.reading[e] for e in absent if e in own.reading}
             step.missing = [int(e) for e in absent if e not in own.reading]
             self._order(step)
+        if self._streams(step):
+            self._lend(step, picked)
 
-    def _gather(self, step: Step, outputs: F32, ahead: Ahead | None) -> F32:
+    def _streams(self, step: Step) -> bool:
+        """Whether the device may take experts that are in RAM."""
+        return step.prompt and self._device is not None and self._device.streams
+
+    def _lend(self, step: Step, picked: Ids) -> None:
+        """Let the device take some that are in RAM, and keep them there as long."""
+        own = step.own
+        assert self._device is not None
+        in_ram = picked[own.ram[picked] >= 0]
+        taken = self._device.take(own, step.routing, in_ram, self._next(own)).tolist()
+        step.taken, step.held = taken, set(taken) - own.pinned
+        own.pinned |= step.held
+        step.on_device = step.on_device or bool(taken)
+
+    def _gather(self, step: Step, outputs: F32, ahead: Ahead | None) -> Sum:
         """Compute some of what is in RAM and what has arrived, until nothing is left."""
         own, ids = step.own, step.routing.expert_ids
         todo = self._in_ram(step)
@@ -211,7 +205,13 @@ class Tiers:
                     self._order_ahead(step, ahead)
             self._compute(step, outputs, experts)
             self._drop_leavers(step, experts)
-        self._collect(step)
+        joined = None
+        if step.on_device:
+            assert self._device is not None
+            joined = self._device.join(step.routing, outputs)
+            self._take_back(step)
+        if joined is not None:
+            return joined
         return self._cpu(own).combine(outputs, ids, step.routing.weights)
 
     def _in_ram(self, step: Step) -> list[int]:
@@ -219,6 +219,8 @@ class Tiers:
         own = step.own
         assert step.picked is not None
         there = step.picked[own.ram[step.picked] >= 0]
+        if step.taken:
+            there = there[~np.isin(there, step.taken)]
         if step.stays is not None:
             there = there[np.argsort(step.stays[there], kind="stable")]
         experts: list[int] = there.tolist()
@@ -229,7 +231,7 @@ class Tiers:
         if experts:
             here = np.zeros(step.own.experts, np.bool_)
             here[experts] = True
-            ids = _only(step.routing.expert_ids, here)
+            ids = only(step.routing.expert_ids, here)
             began = perf_counter()
             self._cpu(step.own).outputs(step.routing.hidden, ids, outputs)
             self.counters.compute_s += perf_counter() - began
@@ -260,10 +262,17 @@ class Tiers:
         return [read.expert for read in done]
 
     def _collect(self, step: Step) -> None:
-        """Wait until the device has written its rows."""
+        """Wait until the device has computed what it has of this step."""
         if step.on_device:
             assert self._device is not None
             self._device.collect()
+            self._take_back(step)
+
+    def _take_back(self, step: Step) -> None:
+        """The device has computed what it took from RAM: those may go."""
+        step.own.pinned -= step.held
+        self._drop_leavers(step, [e for e in step.taken if e not in step.own.pinned])
+        step.held, step.taken = set(), []
 
     def _abandon(self) -> None:
         """End a step that was broken off anywhere, also within a change of the books.
@@ -306,6 +315,8 @@ class Tiers:
 
     def _make_room(self, step: Step) -> None:
         """Free a slot although nothing wants to leave: whatever is needed least."""
+        if step.taken:
+            self._collect(step)
         for own in self._known():
             if any(read.ahead for read in own.reading.values()):
                 self._forget_ahead(own)
@@ -354,37 +365,10 @@ class Tiers:
         return early
 
     def _order_ahead(self, step: Step, ahead: Ahead | None) -> None:
-        """Read what the next layer will probably want, while the disk has nothing else to do."""
-        reader = self.reader
-        if ahead is None or reader is None or step.prompt or not self._prefetch:
-            return
+        """Read what the next layer will probably want, if this is a token of an answer."""
         after = self._next(step.own)
-        if after is None or reader.busy or not self._pays(after, reader):
-            return
-        began = perf_counter()
-        experts = ahead().ravel()  # of one token: the surest first
-        self._ahead_s = perf_counter() - began
-        absent = experts[(after.ram[experts] < 0) & (after.vram[experts] < 0)]
-        most = min(max(1, round(after.misses)), self.slots.free // 2)
-        for expert in dict.fromkeys(int(e) for e in absent if e not in after.reading):
-            if most <= 0:
-                break
-            most -= 1
-            slot = self.slots.take()
-            assert slot is not None
-            after.reading[expert] = reader.order(after.layer, expert, slot, ahead=True)
-            self.counters.predicted[after.layer] += 1
-
-    def _pays(self, after: LayerMap, reader: Reader) -> bool:
-        """Whether a guess is likely to save more than it costs.
-
-        A right one hides a read, a wrong one stands in the way of the next. So a layer that was
-        mostly guessed wrongly is left alone, but for a trial now and then.
-        """
-        self._chances += 1
-        if after.foresight < TRUSTED and self._chances % TRIAL:
-            return False
-        return self._ahead_s < 0.5 * min(1.0, after.misses) * reader.record_s
+        if not (self._prefetch is None or ahead is None or after is None or step.prompt):
+            self._prefetch.order(after, ahead)
 
     def _next(self, own: LayerMap) -> LayerMap | None:
         return self.maps[own.layer + 1] if own.layer + 1 < len(self.maps) else None
@@ -401,18 +385,8 @@ class Tiers:
 
     def _room(self, rows: int) -> F32:
         """Rows for outputs; the same memory for every step."""
+        if self._device is not None:
+            return self._device.room(rows)
         if len(self._outputs) < rows:
             self._outputs = np.empty((rows, self._outputs.shape[1]), np.float32)
         return self._outputs[:rows]
-
-
-def _only(ids: Ids, here: Mask) -> Ids:
-    """The ids that the mask [experts] allows, -1 in the place of others."""
-    return np.where((ids >= 0) & here[ids], ids, -1).astype(np.int32, copy=False)
-
-
-def _distinct(ids: Ids) -> Ids:
-    """The experts that occur, ascending. Those of one token differ."""
-    if len(ids) == 1 and ids.min(initial=0) >= 0:
-        return np.sort(ids[0])
-    return np.bincount(ids[ids >= 0]).nonzero()[0].astype(np.int32)

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from hybrid.backbone import Routing
 from hybrid.cache.device import HostDevice
 from hybrid.cache.workers import Task
 from hybrid.cpu_experts import ExpertLayer
@@ -59,7 +60,7 @@ def test_a_record_comes_back(device, host):
 def test_it_writes_its_rows_and_no_other(device, loaded):
     x, ids = asked(1, -1, 3)
     outputs = np.full((3, SHAPE.hidden), np.float32(7))
-    device.launch(1, x, ids, outputs)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     device.collect()
     want = np.full_like(outputs, 7)
     loaded.outputs(x, ids, want)
@@ -71,12 +72,13 @@ def test_it_writes_its_rows_and_no_other(device, loaded):
 def test_what_goes_wrong_is_raised_by_collect_alone(device, loaded):
     x, ids = asked(1, 2)  # 2 is not here
     outputs = np.zeros((2, SHAPE.hidden), np.float32)
-    device.launch(1, x, ids, outputs)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     with pytest.raises(RequestError, match="expert 2"):
         device.collect()
-    device.launch(1, x, ids, outputs)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     device.settle()
-    device.launch(1, *asked(1, 3), outputs)
+    x, ids = asked(1, 3)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     device.collect()
 
 
@@ -91,7 +93,7 @@ def test_it_computes_while_the_caller_goes_on(device, loaded, monkeypatch):
     monkeypatch.setattr(ExpertLayer, "outputs", late)
     x, ids = asked(1, 3)
     outputs = np.zeros((2, SHAPE.hidden), np.float32)
-    device.launch(1, x, ids, outputs)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     assert begun.wait(PATIENCE)  # what has not begun would be cancelled
     assert not outputs.any()
     threading.Timer(0.05, gate.set).start()
@@ -105,7 +107,7 @@ def test_what_the_thread_has_not_begun_the_caller_does(device, loaded):
     device._worker.submit(Task(lambda: gate.wait(PATIENCE)))
     x, ids = asked(1, 3)
     outputs, want = np.zeros((2, 2, SHAPE.hidden), np.float32)
-    device.launch(1, x, ids, outputs)
+    device.launch(1, Routing(x, ids, ids), ids, outputs)
     device.collect()
     loaded.outputs(x, ids, want)
     np.testing.assert_array_equal(outputs, want)

@@ -18,13 +18,31 @@ from hybrid.cache import tiers as tiers_module
 from hybrid.cache import warm_start
 from hybrid.cache.tiers import Tiers
 from hybrid.errors import KernelError, RequestError
-from tests.cache.tiered import SHAPE, answers, check_books, load, shake, tiers_of, write_model
+from tests.cache.tiered import (
+    SHAPE,
+    answers,
+    check_books,
+    load,
+    on_cards,
+    shake,
+    tiers_of,
+    write_model,
+)
 
-CACHE = str(Path(tiers_module.__file__).parent)
+CACHE = Path(tiers_module.__file__).parent
+WATCHED = str(CACHE), str(CACHE.parent / "accelerator")
 EXPERTS, CHOSEN = SHAPE.n_routed_experts, SHAPE.num_experts_per_tok
 BUDGETS = [(8, 24), (20, 44), (0, 8), (40, 4)]  # all but the second read from the file
-TURNS = 500
+CASES = [
+    *((budgets, "threads", 500) for budgets in BUDGETS),
+    ((8, 24), "a card", 150),
+    ((8, 24), "a slow link", 150),
+    ((20, 44), "three cards", 150),
+    ((8, 24), "two cards, streamed", 150),
+    ((0, 8), "streamed", 150),
+]  # and turns
 PATIENCE = 30
+BACKGROUND = "records", "promotions", "device", "card", "ring"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +63,7 @@ def no_earlier_run(monkeypatch):
 
 
 def interrupted(call, at):
-    """Whether `call` was ended before the bytecode of that number, of those in hybrid/cache.
+    """Whether `call` was ended before the bytecode of that number, of those in WATCHED.
 
     In a thread of its own: where the bytecode was the end of an `except`, the interpreter goes on
     taking that exception for the one being handled, and would in every test that follows.
@@ -59,7 +77,7 @@ def _interrupted(call, at):
 
     def trace(frame, event, _):
         nonlocal count
-        if not frame.f_code.co_filename.startswith(CACHE):
+        if not frame.f_code.co_filename.startswith(WATCHED):
             return None
         frame.f_trace_opcodes = True
         count += event == "opcode"
@@ -90,10 +108,10 @@ def step(tiers, rng, layer, asked):
     def guess():
         return rng.permutation(EXPERTS)[:CHOSEN].astype(np.int32)[None]
 
-    return tiers.finish(tiers.start(layer, asked, len(asked.expert_ids) > 1), guess)
+    return np.asarray(tiers.finish(tiers.start(layer, asked, len(asked.expert_ids) > 1), guess))
 
 
-def play(tiers, plain, seed, turns=TURNS):
+def play(tiers, plain, seed, turns=500):
     """Steps of which most are interrupted somewhere; each is then done again and compared."""
     dice, rng, broken = random.Random(seed), np.random.default_rng(seed), 0
     for turn in range(turns):
@@ -106,19 +124,24 @@ def play(tiers, plain, seed, turns=TURNS):
     return broken
 
 
-@pytest.mark.parametrize("budgets", BUDGETS, ids=str)
-def test_after_an_interrupt_anywhere_the_next_step_is_right(budgets, model_dir, plain, monkeypatch):
+@pytest.mark.parametrize(("budgets", "kind", "turns"), CASES, ids=str)
+def test_after_an_interrupt_anywhere_the_next_step_is_right(
+    budgets, kind, turns, model_dir, plain, monkeypatch
+):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 1, most_s=0.0003)
     with load(model_dir, *budgets, cache_policy="lru") as engine:
-        assert play(tiers_of(engine), plain, seed=sum(budgets)) > TURNS // 3
+        assert play(tiers_of(engine), plain, sum(budgets), turns) > turns // 3
 
 
-def test_a_step_that_is_not_tidied_up_after_would_be_seen(model_dir, plain, monkeypatch):
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
+def test_a_step_that_is_not_tidied_up_after_would_be_seen(kind, model_dir, plain, monkeypatch):
     """The planted fault: an interrupted step is merely forgotten."""
 
     def forget(self):
         self._step = None
 
+    on_cards(monkeypatch, kind)
     monkeypatch.setattr(Tiers, "_abandon", forget)
     shake(monkeypatch, 1, most_s=0.0003)
     with load(model_dir, 8, 24, cache_policy="lru") as engine:
@@ -131,7 +154,9 @@ def test_a_step_that_is_not_tidied_up_after_would_be_seen(model_dir, plain, monk
             some()
 
 
-def test_an_interrupt_while_tidying_up_is_tidied_up_too(model_dir, plain, monkeypatch):
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
+def test_an_interrupt_while_tidying_up_is_tidied_up_too(kind, model_dir, plain, monkeypatch):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 1, most_s=0.0003)
     dice, rng = random.Random(3), np.random.default_rng(3)
     with load(model_dir, 8, 24, cache_policy="lru") as engine:
@@ -145,20 +170,25 @@ def test_an_interrupt_while_tidying_up_is_tidied_up_too(model_dir, plain, monkey
             check_books(tiers)
 
 
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
 @pytest.mark.parametrize("at", [1, 10, 40, 80, 150, 250])
-def test_a_close_that_is_interrupted_can_be_repeated(at, model_dir):
+def test_a_close_that_is_interrupted_can_be_repeated(at, kind, model_dir, monkeypatch):
+    on_cards(monkeypatch, kind)
     engine = load(model_dir, 8, 24)
     tiers = tiers_of(engine)
     interrupted(tiers.close, at)
     tiers.close()
     deadline = time.perf_counter() + PATIENCE
-    while [t for t in threading.enumerate() if t.name.startswith(("records", "promo", "device"))]:
+    while [t for t in threading.enumerate() if t.name.startswith(BACKGROUND)]:
         assert time.perf_counter() < deadline
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("budgets", BUDGETS, ids=str)
-def test_who_is_in_an_answer_when_another_thread_closes_is_told_so(budgets, model_dir, monkeypatch):
+@pytest.mark.parametrize(("budgets", "kind", "_"), CASES, ids=str)
+def test_who_is_in_an_answer_when_another_thread_closes_is_told_so(
+    budgets, kind, _, model_dir, monkeypatch
+):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 2, most_s=0.003)
     dice = random.Random(sum(budgets))
     for _ in range(6):

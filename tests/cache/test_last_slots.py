@@ -9,11 +9,19 @@ from hybrid.cache.device import HostDevice
 from hybrid.cache.host_slots import HostSlots
 from hybrid.cache.promotions import Promotions
 from hybrid.cache.tiers import Tiers
+from hybrid.cache.torch_device import TorchDevice
 from hybrid.errors import KernelError
 from tests.cache.test_interrupts import routing, step
-from tests.cache.tiered import check_books, load, shake, tiers_of, write_model
+from tests.cache.tiered import check_books, load, on_cards, shake, tiers_of, write_model
 
 BUDGETS = [(40, 4), (8, 6), (30, 0), (12, 52)]
+KINDS = ["threads", "a slow link", "two cards, streamed"]
+CASES = [
+    *((budgets, "threads", 300) for budgets in BUDGETS),
+    ((40, 4), "a slow link", 60),
+    ((8, 6), "two cards, streamed", 60),
+    ((12, 52), "a card", 60),
+]  # and turns
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +61,11 @@ def watch(monkeypatch, owner, name, seen):
     monkeypatch.setattr(owner, name, watched)
 
 
-@pytest.mark.parametrize("budgets", BUDGETS, ids=str)
-def test_nobody_who_is_being_copied_loses_a_slot(budgets, model_dir, plain, monkeypatch):
+@pytest.mark.parametrize(("budgets", "kind", "turns"), CASES, ids=str)
+def test_nobody_who_is_being_copied_loses_a_slot(
+    budgets, kind, turns, model_dir, plain, monkeypatch
+):
+    on_cards(monkeypatch, kind)
     dropped = []
 
     def seen(_, own, experts):
@@ -64,7 +75,7 @@ def test_nobody_who_is_being_copied_loses_a_slot(budgets, model_dir, plain, monk
     watch(monkeypatch, Tiers, "_drop", seen)
     shake(monkeypatch, 4, most_s=0.001)
     with load(model_dir, *budgets, cache_policy="lru") as engine:
-        play(tiers_of(engine), plain)
+        play(tiers_of(engine), plain, turns)
     assert dropped or sum(budgets) >= 64
 
 
@@ -90,21 +101,26 @@ def watch_bytes(monkeypatch, tiers):
         assert not any(slot in getattr(own, name) for own in tiers._known())
 
     watch(monkeypatch, HostSlots, "pull", lambda self, *given: unnamed("ram", given[-1]))
-    watch(monkeypatch, HostDevice, "store", lambda self, *given: unnamed("vram", given[-1]))
-    watch(monkeypatch, HostDevice, "load", lambda self, *given: unnamed("ram", given[-1]))
+    for device in (HostDevice, TorchDevice):
+        watch(monkeypatch, device, "store", lambda self, *given: unnamed("vram", given[-1]))
+        watch(monkeypatch, device, "load", lambda self, *given: unnamed("ram", given[-1]))
 
 
-@pytest.mark.parametrize("budgets", BUDGETS, ids=str)
-def test_what_a_map_names_is_never_written_to(budgets, model_dir, plain, monkeypatch):
+@pytest.mark.parametrize(("budgets", "kind", "turns"), CASES, ids=str)
+def test_what_a_map_names_is_never_written_to(budgets, kind, turns, model_dir, plain, monkeypatch):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 5, most_s=0.001)
     with load(model_dir, *budgets, cache_policy="lru") as engine:
         watch_bytes(monkeypatch, tiers_of(engine))
-        play(tiers_of(engine), plain, turns=200)
+        play(tiers_of(engine), plain, min(turns, 200))
         tiers_of(engine).promotions.drain()
 
 
+@pytest.mark.parametrize("device", KINDS)
 @pytest.mark.parametrize("kind", ["read into", "copied over"])
-def test_a_slot_that_is_given_away_too_early_would_be_seen(kind, model_dir, plain, monkeypatch):
+def test_a_slot_that_is_given_away_too_early_would_be_seen(
+    kind, device, model_dir, plain, monkeypatch
+):
     """The planted faults: the bytes go before the map is changed."""
 
     def drop(self, own, experts):
@@ -116,6 +132,7 @@ def test_a_slot_that_is_given_away_too_early_would_be_seen(kind, model_dir, plai
         real(self, owner, incoming, slot)
 
     real = Promotions._fetch
+    on_cards(monkeypatch, device)
     with load(model_dir, 8, 24, cache_policy="lru") as engine:
         watch_bytes(monkeypatch, tiers_of(engine))
         if kind == "read into":
@@ -126,7 +143,9 @@ def test_a_slot_that_is_given_away_too_early_would_be_seen(kind, model_dir, plai
             play(tiers_of(engine), plain)
 
 
-def test_blocks_without_tokens_and_tokens_without_experts(model_dir, plain):
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_without_tokens_and_tokens_without_experts(kind, model_dir, plain, monkeypatch):
+    on_cards(monkeypatch, kind)
     rng = np.random.default_rng(9)
     with load(model_dir, 8, 24) as engine:
         tiers = tiers_of(engine)
@@ -164,8 +183,10 @@ def test_slots_that_are_all_lost_are_an_error_not_a_hang(model_dir):
         check_books(tiers)
 
 
-def test_experts_with_one_slot_each_layer_and_blocks_of_all(model_dir, plain, monkeypatch):
+@pytest.mark.parametrize("kind", ["threads", "streamed"])
+def test_experts_with_one_slot_each_layer_and_blocks_of_all(kind, model_dir, plain, monkeypatch):
     """Four slots for sixteen experts at once."""
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 8, most_s=0.0005)
     with load(model_dir, 0, 4) as engine:
         tiers, rng = tiers_of(engine), np.random.default_rng(8)

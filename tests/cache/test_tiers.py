@@ -1,13 +1,14 @@
 """Placement changes speed, never tokens: any budgets, any policy, any timing, the same bits."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid import loader
+from hybrid import loader, reservation
 from hybrid.cache import capacity, warm_start
 from hybrid.cache.policy import POLICIES
 from hybrid.cache.promotions import Promotions
@@ -17,9 +18,11 @@ from hybrid.errors import CheckpointError, KernelError, PlacementError
 from tests.cache.tiered import (
     RECORDS,
     SHAPE,
+    TIERS,
     answers,
     check_books,
     load,
+    on_cards,
     shake,
     tiers_of,
     write_model,
@@ -27,6 +30,8 @@ from tests.cache.tiered import (
 
 IDS = list(range(300, 345))
 LONG = [(7 * i) % 700 + 40 for i in range(90)]
+SLOW = pytest.mark.slow
+BACKGROUND = "records", "promotions", "device", "card", "ring"
 TRAFFIC = {"vram": 8, "ram": 24, "cache_policy": "lru"}  # reads and swaps at every step
 
 
@@ -63,7 +68,7 @@ def same(one, other):
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -75,11 +80,13 @@ def same(one, other):
     threads=st.integers(1, 3),
     block=st.sampled_from([1, 3, 17, 512]),
     seed=st.integers(0, 2**16),
+    kind=st.sampled_from(sorted(TIERS)),
 )
 def test_tokens_and_logits_are_the_same_wherever_the_experts_are(
-    model_dir, wanted, vram, ram, policy, prefetch, threads, block, seed
+    model_dir, wanted, vram, ram, policy, prefetch, threads, block, seed, kind
 ):
     with pytest.MonkeyPatch.context() as patch:
+        on_cards(patch, kind)
         shake(patch, seed, most_s=0.0005)
         options = {"cache_policy": policy, "prefetch": prefetch, "threads": threads}
         with load(model_dir, vram, ram, **options) as engine:
@@ -88,8 +95,12 @@ def test_tokens_and_logits_are_the_same_wherever_the_experts_are(
             check_books(tiers_of(engine))
 
 
-def test_two_thousand_steps_of_reads_and_swaps(model_dir, plain, monkeypatch):
+@pytest.mark.parametrize(
+    "kind", [each if each == "threads" else pytest.param(each, marks=SLOW) for each in TIERS]
+)
+def test_two_thousand_steps_of_reads_and_swaps(kind, model_dir, plain, monkeypatch):
     """Step by step beside the plain engine; now and then a new prompt, an interrupt, an error."""
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 1, most_s=0.0002)
     dice = random.Random(2)
     with load(model_dir, 10, 20, cache_policy="decayed-lfu") as engine:
@@ -155,8 +166,10 @@ PLANTED = {
 }
 
 
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_planted_fault_shows(fault, model_dir, wanted, monkeypatch):
+def test_a_planted_fault_shows(fault, kind, model_dir, wanted, monkeypatch):
+    on_cards(monkeypatch, kind)
     monkeypatch.setattr(Tiers, "_real_compute", Tiers._compute, raising=False)
     monkeypatch.setattr(*PLANTED[fault])
     shake(monkeypatch, 3)
@@ -168,10 +181,13 @@ def test_a_planted_fault_shows(fault, model_dir, wanted, monkeypatch):
         assert not same(got, wanted)
 
 
-def test_without_a_fault_that_traffic_is_right(model_dir, wanted, monkeypatch):
+@pytest.mark.parametrize("kind", TIERS)
+def test_without_a_fault_that_traffic_is_right(kind, model_dir, wanted, monkeypatch):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, 3)
     with load(model_dir, **TRAFFIC) as engine:
         assert same(said(engine), wanted)
+        check_books(tiers_of(engine))
         stats = engine.stats()["tiers"]
     assert stats["vram"]["promotions"] > 50
     assert stats["nvme"]["expert_reads"] > 50
@@ -241,10 +257,12 @@ class Flaky:
         self.source.close()
 
 
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
 @pytest.mark.parametrize("every", [2, 7, 40])
 def test_a_disk_that_fails_is_an_error_and_then_the_right_tokens(
-    every, model_dir, wanted, monkeypatch
+    every, kind, model_dir, wanted, monkeypatch
 ):
+    on_cards(monkeypatch, kind)
     shake(monkeypatch, every)
     with load(model_dir, **TRAFFIC) as engine:
         reader = tiers_of(engine).reader
@@ -276,9 +294,11 @@ def test_a_shard_cut_short_while_running_is_an_error(tmp_path):
 
 def leave_free(monkeypatch, records):
     """Memory beside the rest of the model: as a container's limit leaves it."""
-    real, size = loader._share_experts, slot_bytes(3456)
+    real, size = reservation.share_experts, slot_bytes(3456)
     monkeypatch.setattr(
-        loader, "_share_experts", lambda text, options, _: real(text, options, records * size)
+        reservation,
+        "share_experts",
+        lambda text, options, _, on_cards: real(text, options, records * size, on_cards),
     )
 
 
@@ -315,13 +335,13 @@ def test_the_next_run_begins_with_what_this_one_learnt(model_dir, monkeypatch):
             assert set(best) == set(np.flatnonzero(own.vram >= 0))
 
 
-def test_a_closed_engine_leaves_no_thread_and_no_file(model_dir):
-    import threading
-
+@pytest.mark.parametrize("kind", ["threads", "two cards, streamed"])
+def test_a_closed_engine_leaves_no_thread_and_no_file(kind, model_dir, monkeypatch):
+    on_cards(monkeypatch, kind)
     before = set(threading.enumerate())
     engine = load(model_dir, **TRAFFIC)
     answers(engine, IDS)
     engine.close()
     engine.close()  # twice is once
     left = [t.name for t in set(threading.enumerate()) - before if t.is_alive()]
-    assert not [name for name in left if name.startswith(("records", "promotions", "device"))]
+    assert not [name for name in left if name.startswith(BACKGROUND)]

@@ -9,14 +9,32 @@ import numpy as np
 import pytest
 
 import hybrid
+from hybrid import loader
+from hybrid.accelerator.host import HostAccelerator
 from hybrid.cache.device import HostDevice
 from hybrid.cache.host_slots import HostSlots
 from hybrid.cache.source import slot_bytes
+from hybrid.cache.split import Costs
 from hybrid.cache.tiers import Tiers
+from hybrid.cache.torch_device import TorchDevice
+from hybrid.cpu_dense.backbone import CpuBackbone
 from hybrid.tiny import TinyShape, write_tiny
 
 SHAPE = TinyShape(num_hidden_layers=5, n_routed_experts=16, num_experts_per_tok=4)
 RECORDS = 4 * 16
+# what the device tier is made of: the link of each card in GB/s, and what prompts' experts cost
+STREAMING = Costs(
+    record_bytes=3456, token_flop=2 * 3 * 64 * 32, link_gb_s=1.0, device_gb_s=1.0,
+    device_gflop_s=1.0, cpu_gb_s=0.01, cpu_gflop_s=0.01,
+)  # fmt: skip
+TIERS = {
+    "threads": ((), None),
+    "a card": ((None,), None),
+    "a slow link": ((0.02,), None),
+    "three cards": ((None, 0.05, None), None),
+    "streamed": ((None,), STREAMING),
+    "two cards, streamed": ((0.1, None), STREAMING),
+}
 FIXED = {"activation": "int8", "kv_tokens": 1024, "vision": False}
 
 
@@ -32,6 +50,25 @@ def load(model_dir: Path, vram: int | None, ram: int | None, **options) -> hybri
         "ram_budget": ram if ram is None else ram * size,
     }
     return hybrid.load(model_dir, **(FIXED | {"threads": 2} | budgets | options))
+
+
+def on_cards(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Let engines have a device tier of that kind, one of TIERS."""
+    rates, streaming = TIERS[kind]
+    if not rates:
+        return
+
+    def options(**given):
+        cards = [HostAccelerator(f"card{at}", rate) for at, rate in enumerate(rates)]
+        memory = range(2, 2 + len(cards))
+        return made(**given | {"cards": cards, "card_memory": memory, "streaming": streaming})
+
+    def combine(self, x, shared, routed):
+        return combined(self, x, shared, np.asarray(routed))
+
+    made, combined = loader.CacheOptions, CpuBackbone.combine
+    monkeypatch.setattr(loader, "CacheOptions", options)
+    monkeypatch.setattr(CpuBackbone, "combine", combine)
 
 
 def tiers_of(engine: hybrid.Engine) -> Tiers:
@@ -60,8 +97,9 @@ def shake(monkeypatch: pytest.MonkeyPatch, seed: int, most_s: float = 0.002) -> 
         monkeypatch.setattr(owner, name, slow)
 
     delayed(HostSlots, "pull")
-    delayed(HostDevice, "store")
-    delayed(HostDevice, "load")
+    for device in (HostDevice, TorchDevice):
+        delayed(device, "store")
+        delayed(device, "load")
 
 
 def check_books(tiers: Tiers) -> None:
