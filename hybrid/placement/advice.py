@@ -6,6 +6,7 @@ Each piece of advice about memory is tried before it is given: the plan is made 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from hybrid.cache.card_room import RING
 from hybrid.config import ModelConfig
 from hybrid.hardware import Hardware
 from hybrid.placement.hits import Hits
@@ -76,7 +77,7 @@ def _groups(found: Found) -> dict[str, tuple[float, str]]:
             f"{model.layers} layers a token",
         ),
     }
-    in_ram = f"{experts:,.1f} GB of experts"
+    in_ram = f"{experts * (1 - found.hits.vram):,.1f} GB of experts"
     if cuda:
         dense += part["experts_device"]
         groups["GPU"] = (dense, f"{backbone:,.1f} GB of backbone a token at {rate:,.0f} GB/s")
@@ -115,8 +116,10 @@ def _ways(found: Found) -> Iterator[tuple[str, PlanOptions]]:
     if options.users > 1:
         yield "--users 1", replace(options, users=1)
     if options.backbone_weights == "bf16":
-        changed = replace(options, backbone_weights="int8", device="cpu")
-        yield "--backbone-weights int8 --device cpu", changed
+        changed = replace(options, backbone_weights="int8")
+        if found.share.device == "cuda":
+            yield "--backbone-weights int8", changed
+        yield "--backbone-weights int8 --device cpu", replace(changed, device="cpu")
     if "vision" in found.model.backbone:
         yield "--no-vision", replace(options, vision=False)
     if found.share.device == "cuda":
@@ -169,7 +172,7 @@ def _to_speed(found: Found, retry: Retry) -> Iterator[str]:
 
 def _to_gpu(found: Found, retry: Retry) -> Iterator[str]:
     """Why the GPU is not used, and what would let it."""
-    options = replace(found.options, device="cuda", backbone_weights="bf16")
+    options = replace(found.options, device="cuda")
     gpu = retry(options)
     if gpu.fits:
         if gpu.tokens_per_second < found.tokens_per_second:
@@ -178,8 +181,13 @@ def _to_gpu(found: Found, retry: Retry) -> Iterator[str]:
     lack = gpu.share.missing.get("vram", 0)
     yield (
         f"load with --device cpu: the GPU lacks {lack / GB:,.1f} GB of VRAM for the backbone in "
-        "bf16, and int8 exists on the CPU only"
+        f"{options.backbone_weights}"
     )
+    if options.backbone_weights == "bf16":
+        other = retry(replace(options, backbone_weights="int8"))
+        if other.tokens_per_second > found.tokens_per_second:
+            rate = other.tokens_per_second
+            yield f"on the GPU with --backbone-weights int8: {rate:.2f} tokens/s"
     ways = [("--no-vision", replace(options, vision=False))]
     if context := _fitting_context(gpu):
         ways.append((f"--context {context}", replace(options, context=context)))
@@ -195,7 +203,8 @@ def _to_gpu(found: Found, retry: Retry) -> Iterator[str]:
 def _short_of_all(found: Found) -> int:
     """Bytes of RAM that would let every record stay in memory."""
     share, model = found.share, found.model
-    return max(0, model.records * model.slot_bytes - share.slots.ram * model.slot_bytes)
+    held = share.slots.ram + (share.slots.device if share.device == "cuda" else 0)
+    return max(0, model.records - held) * model.slot_bytes
 
 
 def _prepare(found: Found) -> Iterator[str]:
@@ -209,13 +218,25 @@ def _prepare(found: Found) -> Iterator[str]:
 
 def _remarks(found: Found) -> Iterator[str]:
     """What the runtime does not do with this machine."""
-    hardware, options = found.hardware, found.options
-    if len(hardware.gpus) > 1:
-        yield f"one of the {len(hardware.gpus)} GPUs is used: the runtime knows one card"
-    if options.vram_budget and found.share.device == "cuda":
-        yield "--vram-budget pays for nothing: experts run on CUDA devices not yet"
+    options = found.options
+    if found.share.device == "cuda":
+        yield from _of_cards(found)
     if options.users > 1:
         yield (
             f"one conversation at a time is computed; the cache holds those of {options.users}, "
             "who wait for each other"
         )
+
+
+def _of_cards(found: Found) -> Iterator[str]:
+    """Which memory of the GPUs stays empty, and why."""
+    share, options = found.share, found.options
+    without = sum("working_slots" not in row for row in share.cards)
+    if without and found.fits and found.model.records:
+        yield (
+            f"{without} of {len(share.cards)} GPUs have no room for experts beside a ring of "
+            f"{RING} and the rows of a prompt: the CPU computes what they could"
+        )
+    held = share.slots.device * found.model.record_bytes
+    if options.vram_budget and held + found.model.record_bytes <= options.vram_budget:
+        yield f"--vram-budget finds room for {held / GB:,.1f} GB of experts only"

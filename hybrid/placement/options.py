@@ -24,7 +24,7 @@ class PlanOptions:
     device: str = "auto"
     backbone_weights: str = "bf16"  # "auto": bf16 where it fits, else int8
     ram_budget: int | None = None  # bytes of RAM for routed experts; None: what is free
-    vram_budget: int | None = None  # bytes of the device for them; None: none
+    vram_budget: int | None = None  # bytes of the GPUs for them; None: what is free, no GPU: none
     threads: int | None = None  # None: a thread a core
     routing: str = "local"  # "local": as Kimi-Linear routes (hits.py); "uniform": at random
 

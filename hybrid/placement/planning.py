@@ -9,10 +9,10 @@ from hybrid.errors import ConfigError
 from hybrid.hardware import Hardware
 from hybrid.inventory import Inventory
 from hybrid.placement.advice import Found, advice, bottleneck
+from hybrid.placement.cards import in_order
 from hybrid.placement.hits import Hits, hits
 from hybrid.placement.needs import Needs, needs
 from hybrid.placement.options import PlanOptions
-from hybrid.placement.potential import potential
 from hybrid.placement.rates import Speeds, speeds
 from hybrid.placement.share import Shares, shares
 from hybrid.placement.speed import decode, load, prefill
@@ -41,18 +41,18 @@ class Plan:
     load_s: float
     bottleneck: str
     advice: tuple[str, ...]
-    potential: dict[str, Any] | None  # what experts on the GPU would give; not in the runtime yet
+    cards: tuple[dict[str, Any], ...]  # of each GPU that is used: name, bytes by component
     parts: tuple[Needs, Shares, Speeds]  # for whoever wants to predict something else
 
     def decode_parts(self, depth: int = 0, found: Hits | None = None) -> dict[str, float]:
         """Seconds of one token after `depth` tokens, by part; `found`: hits as measured."""
         model, share, rates = self.parts
-        return decode(model, rates, found or self.hits, share.device, depth)
+        return decode(model, rates, found or self.hits, share.device, depth, share.together)
 
     def prefill_parts(self, tokens: int) -> dict[str, float]:
         """Seconds of a prompt by part."""
         model, share, rates = self.parts
-        return prefill(model, rates, _resident(model, share), share.device, tokens)
+        return prefill(model, rates, _lie(model, share), share.device, tokens, share.together)
 
     def prefill_seconds(self, tokens: int) -> float:
         """Seconds of a prompt."""
@@ -65,6 +65,7 @@ class Plan:
         return own | {
             "assumed": list(self.assumed),
             "advice": list(self.advice),
+            "cards": list(self.cards),
             "hits": tiers,
             "seconds": {name: round(value, 9) for name, value in self.seconds.items()},
         }
@@ -84,10 +85,6 @@ def plan(
     options, limit = options or PlanOptions(), config.text.max_position_embeddings
     if options.context > limit:
         raise ConfigError(f"context is {options.context}; this model allows at most {limit}")
-    if options.device == "cuda" and options.backbone_weights == "int8":
-        raise ConfigError(
-            "backbone_weights is 'int8', which only the CPU has; use bf16 or auto on a GPU"
-        )
     found = _best(config, hardware, options, inventory)
     told = advice(found, lambda changed: _best(config, hardware, changed, inventory))
     return _described(found, tuple(told))
@@ -98,31 +95,30 @@ def _best(
 ) -> Found:
     """The way that fits and is fastest; of several that do not, the one that lacks least.
 
-    bf16 goes before int8 where both are allowed: it is what the model was trained with.
+    Where both kinds of weights are allowed, a device gets bf16 if that fits there: it is what the
+    model was trained with.
     """
     weights = options.backbone_weights
     ways = ("bf16", "int8") if weights == "auto" else (weights,)
-    if options.device == "cuda":
-        ways = ("bf16",)
+    fit: list[Found] = []
     tried: list[Found] = []
-    for kind in ways:
-        asked = replace(options, backbone_weights=kind)
-        each = [
-            _try(config, hardware, replace(asked, device=device), inventory)
-            for device in _devices(hardware, asked)
-        ]
-        if any(found.fits for found in each):
-            return max(each, key=lambda found: found.tokens_per_second)
-        tried += each
+    for device in _devices(hardware, options):
+        for kind in ways:
+            asked = replace(options, backbone_weights=kind, device=device)
+            tried.append(_try(config, hardware, asked, inventory))
+            if tried[-1].fits:
+                fit.append(tried[-1])
+                break
+    if fit:
+        return max(fit, key=lambda found: found.tokens_per_second)
     return min(tried, key=lambda found: sum(found.share.missing.values()))
 
 
 def _devices(hardware: Hardware, options: PlanOptions) -> tuple[str, ...]:
-    """Where the backbone may be; only the CPU has it in int8 (docs/limits.md)."""
+    """Where the backbone may be."""
     if options.device != "auto":
         return (options.device,)
-    can = hardware.gpus and options.backbone_weights == "bf16"
-    return ("cuda", "cpu") if can else ("cpu",)
+    return ("cuda", "cpu") if hardware.gpus else ("cpu",)
 
 
 def _try(
@@ -138,23 +134,21 @@ def _try(
         threads=options.threads,
     )
     where = _hits(model, share, options.routing)
-    seconds = decode(model, rates, where, share.device)
+    seconds = decode(model, rates, where, share.device, cards=share.together)
     return Found(config, hardware, options, model, share, rates, where, seconds)
 
 
 def _hits(model: Needs, share: Shares, routing: str) -> Hits:
-    """A second share of RAM is RAM: without a device its experts are in no other memory."""
-    found = hits(model.records, 0, _held(model, share), routing)
-    return Hits(0.0, found.vram + found.ram, found.nvme)
+    """Picks by where they are found."""
+    if share.device == "cuda":
+        return hits(model.records, share.slots.device, share.slots.resident, routing)
+    found = hits(model.records, 0, share.slots.resident + share.slots.device, routing)
+    return Hits(0.0, found.vram + found.ram, found.nvme)  # a second share of RAM is RAM
 
 
-def _held(model: Needs, share: Shares) -> int:
-    """Records in memory, whichever."""
-    return min(model.records, share.slots.resident + share.slots.device)
-
-
-def _resident(model: Needs, share: Shares) -> float:
-    return _held(model, share) / model.records if model.records else 1.0
+def _lie(model: Needs, share: Shares) -> Hits:
+    """Shares of the experts by where they lie: what asking at random would hit."""
+    return _hits(model, share, "uniform")
 
 
 def _described(found: Found, told: tuple[str, ...]) -> Plan:
@@ -163,14 +157,15 @@ def _described(found: Found, told: tuple[str, ...]) -> Plan:
     context = found.options.context
 
     def token_rate(where: Hits, depth: int) -> float:
-        return round(on / sum(decode(model, rates, where, share.device, depth).values()), 4)
+        seconds = decode(model, rates, where, share.device, depth, share.together)
+        return round(on / sum(seconds.values()), 4)
 
     def prompt_rate(tokens: int) -> float:
-        resident = _resident(model, share)
-        seconds = sum(prefill(model, rates, resident, share.device, tokens).values())
+        lie = _lie(model, share)
+        seconds = sum(prefill(model, rates, lie, share.device, tokens, share.together).values())
         return round(on * tokens / seconds, 4)
 
-    memory = _held(model, share) * model.record_bytes
+    held = min(model.records, share.slots.resident + share.slots.device)
     return Plan(
         fits=found.fits,
         machine=found.hardware.name,
@@ -185,12 +180,19 @@ def _described(found: Found, told: tuple[str, ...]) -> Plan:
         decode_tok_s_at={str(d): token_rate(found.hits, d) for d in DEPTHS if d <= context},
         decode_tok_s_uniform=token_rate(_hits(model, share, "uniform"), 0),
         prefill_tok_s={str(n): prompt_rate(n) for n in PROMPTS if n <= max(context, 2048)},
-        load_s=round(load(model, rates, memory, share.device), 1),
+        load_s=round(load(model, rates, held * model.record_bytes, share.device), 1),
         bottleneck=bottleneck(found),
         advice=told,
-        potential=potential(found.hardware, found.options, model, share, rates),
+        cards=tuple(_cards(found)),
         parts=(model, share, rates),
     )
+
+
+def _cards(found: Found) -> Iterator[dict[str, Any]]:
+    """What lies on which GPU; the first has the backbone."""
+    for gpu, row in zip(in_order(found.hardware), found.share.cards, strict=False):
+        if row:
+            yield {"name": gpu.name, "bytes": row}
 
 
 def _settings(found: Found) -> Iterator[tuple[str, Any]]:

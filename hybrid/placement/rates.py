@@ -2,23 +2,21 @@
 
 What is assumed is named, so that a plan can say so. Sources of the shares: a plain read reaches 75
 to 80 % of what the DIMMs promise; the kernels of this runtime reach 0.9 of a plain read and more
-(docs/log.md); pinned copies reach 0.8 of the link. Per-core figures are those of the AVX2 kernels
+(docs/log.md); pinned copies reach 0.8 of the link (cards.py). Rates of a device are those of the
+first card. Per-core figures are those of the AVX2 kernels
 measured in docs/log.md; no faster instruction set has been timed yet, so that theirs are guesses.
 """
 
 from dataclasses import dataclass, fields
 
 from hybrid.hardware import Gpu, Hardware, Rates
+from hybrid.placement.cards import in_order, link_gb_s, memory_gb_s
 
 RAM_OF_PEAK = 0.75
 NODES_SHARE = 0.85  # of that, where memory belongs to several nodes
 KERNEL_OF_RAM = 0.9
 UNKNOWN_RAM_GB_S = 30.0  # two channels of DDR4, if nobody knows
-DEVICE_OF_PEAK = 0.8
-UNKNOWN_DEVICE_GB_S = 300.0
 FLOP_PER_DEVICE_BYTE = 35.0  # dense bf16 at half its peak: RTX 3090 35, 4090 80, 5090 60
-LINK_OF_PEAK = 0.8
-LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56}  # of PCIe, by generation
 DISK_OF_PEAK = 0.8
 UNKNOWN_DISK_GB_S = 2.0
 ALONE_OF_DISK = 0.6  # one record at a time against several
@@ -66,7 +64,7 @@ def speeds(
     known = _known(hardware.rates, weights)
     values = dict(known)
     values.update({k: v for k, v in _host(hardware, known, threads).items() if k not in known})
-    gpu = best_gpu(hardware)
+    gpu = next(iter(in_order(hardware)), None)
     values.update({k: v for k, v in _device(gpu).items() if k not in known})
     if "device_gflop_s" not in values:
         values["device_gflop_s"] = values["device_gb_s"] * FLOP_PER_DEVICE_BYTE
@@ -76,18 +74,6 @@ def speeds(
     own = ("link_gb_s", "device_gb_s", "device_gflop_s", "sync_s") if gpu is None else ()
     assumed = tuple(name for name in values if name not in known and name not in own)
     return Speeds(**values, assumed=assumed)
-
-
-def best_gpu(hardware: Hardware) -> Gpu | None:
-    """The one that the runtime would use: it has one card."""
-    return max(hardware.gpus, key=free_vram, default=None)
-
-
-def free_vram(gpu: Gpu) -> int:
-    """Bytes that a process may take; where unknown, all but what a driver keeps."""
-    if gpu.free_bytes is not None:
-        return gpu.free_bytes
-    return max(0, (gpu.vram_bytes or 0) - (1 << 30))
 
 
 def _known(rates: Rates, weights: str) -> dict[str, float]:
@@ -119,13 +105,7 @@ def _host(hardware: Hardware, known: dict[str, float], threads: int | None) -> d
 
 
 def _device(gpu: Gpu | None) -> dict[str, float]:
-    peak = gpu.peak_gb_s if gpu and gpu.peak_gb_s else UNKNOWN_DEVICE_GB_S / DEVICE_OF_PEAK
-    generation, width = (gpu.pcie_gen, gpu.pcie_width) if gpu else (None, None)
-    lane = LANE_GB_S[min(generation or 3, max(LANE_GB_S))]
-    return {
-        "device_gb_s": peak * DEVICE_OF_PEAK,
-        "link_gb_s": lane * (width or 16) * LINK_OF_PEAK,
-    }
+    return {"device_gb_s": memory_gb_s(gpu), "link_gb_s": link_gb_s(gpu)}
 
 
 def _disk(hardware: Hardware, known: dict[str, float], record_bytes: int) -> dict[str, float]:

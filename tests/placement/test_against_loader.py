@@ -1,7 +1,7 @@
 """Plan and loader never disagree: the same slots, the same refusals, by the loader's own code."""
 
-import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hybrid
-from hybrid import loader
+from hybrid import reservation
+from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig
 from hybrid.errors import PlacementError
 from hybrid.hardware import Gpu, Hardware, Ram
+from hybrid.load_options import LoadOptions
 from hybrid.placement import PlanOptions, builtin_config, plan
 from hybrid.placement.needs import needs
 from hybrid.placement.share import expert_slots, shares
@@ -23,13 +25,13 @@ GB = 10**9
 budgets = st.none() | st.integers(0, 700 * GB) | st.integers(0, 400 * 10**6)
 
 
-def loaders(free, options, device):
-    """What hybrid/loader.py would reserve, None where it refuses."""
-    asked = loader.LoadOptions(
+def loaders(free, options, device, on_cards=0):
+    """What hybrid/reservation.py would reserve, None where it refuses."""
+    asked = LoadOptions(
         device=device, ram_budget=options.ram_budget, vram_budget=options.vram_budget
     )
     try:
-        return loader._share_experts(K25.text, asked, free)
+        return reservation.share_experts(K25.text, asked, free, on_cards)
     except PlacementError:
         return None
 
@@ -39,16 +41,11 @@ def loaders(free, options, device):
     free=st.integers(0, 900 * GB),
     ram=budgets,
     vram=budgets,
-    device=st.sampled_from(["cpu", "cuda"]),
 )
-def test_the_loader_reserves_the_same_slots(free, ram, vram, device):
+def test_the_loader_reserves_the_same_slots(free, ram, vram):
     options = PlanOptions(ram_budget=ram, vram_budget=vram)
-    logging.disable(logging.WARNING)  # that CUDA has no experts yet, every time
-    try:
-        theirs = loaders(free, options, device)
-    finally:
-        logging.disable(logging.NOTSET)
-    ours = expert_slots(MODEL, free, options, device)
+    theirs = loaders(free, options, "cpu")
+    ours = expert_slots(MODEL, free, options, "cpu")
     if theirs is None:
         assert (ours.ram + ours.device) * MODEL.slot_bytes > free
     else:
@@ -71,12 +68,12 @@ def test_a_loaded_model_has_the_planned_slots(slots, tiny_dir):
 
 def refused(directory: Path, options: PlanOptions, free: int, patch: Callable) -> bool:
     """Whether the loader refuses on a machine with so much RAM."""
-    patch(loader, "free_host_bytes", lambda: free)
+    patch(reservation, "free_host_bytes", lambda: free)
     config = ModelConfig.from_dir(directory)
-    asked = loader.LoadOptions(device="cpu", kv_tokens=options.context, vision=options.vision)
-    with loader.Checkpoint.open(directory, config) as checkpoint:
+    asked = LoadOptions(device="cpu", kv_tokens=options.context, vision=options.vision)
+    with Checkpoint.open(directory, config) as checkpoint:
         try:
-            loader._share_memory(config.text, checkpoint, asked)
+            reservation.reserve(config.text, checkpoint, asked)
         except PlacementError:
             return True
     return False
@@ -107,8 +104,54 @@ def test_a_second_share_of_ram_is_not_counted_twice():
     assert found.expert_slots_per_layer["vram"] == 100 * GB // MODEL.slot_bytes // 60
 
 
-def test_a_device_budget_pays_for_nothing_on_cuda():
-    machine = Hardware(ram=Ram(free_bytes=700 * GB), gpus=(Gpu(free_bytes=90 * GB),))
-    share = shares(MODEL, machine, PlanOptions(vram_budget=50 * GB), "cuda")
-    assert share.slots.device == 0
-    assert share.fits
+def test_a_cards_slots_are_no_ram():
+    """What cards hold is not RAM's to hold, and takes none of it."""
+    machine = Hardware(ram=Ram(free_bytes=400 * GB), gpus=(Gpu(free_bytes=90 * GB),))
+    none = shares(MODEL, machine, PlanOptions(vram_budget=0), "cuda")
+    some = shares(MODEL, machine, PlanOptions(vram_budget=50 * GB), "cuda")
+    assert none.slots.device == 0
+    assert some.slots.device == 50 * GB // MODEL.slot_bytes
+    assert some.slots.ram == none.slots.ram
+    assert some.fits
+    assert some.slots.from_file
+    roomy = shares(MODEL, replace(machine, ram=Ram(free_bytes=540 * GB)), PlanOptions(), "cuda")
+    assert not roomy.slots.from_file  # both together hold all
+    assert roomy.slots.ram * MODEL.slot_bytes < 571 * GB
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    free=st.integers(0, 900 * GB),
+    cards=st.lists(st.integers(0, 100 * GB), min_size=1, max_size=4),
+    ram=budgets,
+    vram=budgets,
+)
+def test_with_cards_the_loader_reserves_the_same_slots(free, cards, ram, vram):
+    """Given what is left beside the backbone, on the host and on each card."""
+    options = PlanOptions(ram_budget=ram, vram_budget=vram)
+    asked = LoadOptions(device="cuda", ram_budget=ram, vram_budget=vram)
+    room = reservation._on_cards(K25.text, asked, cards)
+    theirs = loaders(free, options, "cuda", room.slots)
+    ours = expert_slots(MODEL, free, options, "cuda", room.slots)
+    if theirs is None:
+        assert ours.ram * MODEL.slot_bytes > free
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_the_loader_refuses_a_card_that_is_too_small(tiny_dir, weights, monkeypatch):
+    config = ModelConfig.from_dir(tiny_dir)
+    monkeypatch.setattr(reservation, "free_host_bytes", lambda: 8 * GB)
+    options = PlanOptions(context=4096, device="cuda", backbone_weights=weights)
+    asked = LoadOptions(device="cuda", kv_tokens=4096, backbone_weights=weights)
+    machine = Hardware(ram=Ram(free_bytes=8 * GB), gpus=(Gpu(free_bytes=4 * GB),))
+    used = shares(needs(config, weights=weights, vision=True), machine, options, "cuda").table
+    least = sum(
+        row.get("vram", 0) for name, row in used.items() if name not in ("routed", "working_slots")
+    )
+    with Checkpoint.open(tiny_dir, config) as checkpoint:
+        assert reservation.reserve(config.text, checkpoint, asked, [least])
+        with pytest.raises(PlacementError, match="device='cpu'") as caught:
+            reservation.reserve(config.text, checkpoint, asked, [least - 1])
+    assert ("backbone_weights='int8'" in str(caught.value)) is (weights == "bf16")

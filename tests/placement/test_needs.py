@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hybrid import loader, timeline
+from hybrid import load_options, reservation, timeline
 from hybrid.checkpoint.expected import expected_tensors
 from hybrid.checkpoint.header import ITEM_BYTES
 from hybrid.config import ModelConfig
@@ -53,7 +53,7 @@ def test_int8_takes_what_the_loader_says():
             size *= extent
         info = SimpleNamespace(shape=want.shape, nbytes=size)
         one = SimpleNamespace(info=lambda _, info=info: info)
-        total += loader._backbone_bytes(one, want.name, options)
+        total += reservation.backbone_bytes(one, want.name, options)
     assert sum(found.backbone.values()) == total
     assert total < sum(needs(K25, weights="bf16", vision=False).backbone.values())
 
@@ -82,4 +82,4 @@ def test_a_context_asked_for_by_nobody_is_the_loaders():
     from cli.plan import CONTEXT
     from hybrid.placement import PlanOptions
 
-    assert loader.DEFAULT_KV_TOKENS == CONTEXT == PlanOptions().context
+    assert load_options.DEFAULT_KV_TOKENS == CONTEXT == PlanOptions().context

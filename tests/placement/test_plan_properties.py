@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from hybrid.hardware import Cpu, Disk, Gpu, Hardware, Ram
 from hybrid.inventory import take_inventory
-from hybrid.placement import PlanOptions, builtin_config, plan, rates, speed
+from hybrid.placement import PlanOptions, builtin_config, plan, speed
+from hybrid.placement.cards import free_vram, in_order
 from hybrid.placement.share import free_ram
 
 K25 = builtin_config()
@@ -44,7 +45,10 @@ def machines(draw):
 
 @st.composite
 def requests(draw):
-    ways = [("auto", "bf16"), ("cpu", "bf16"), ("cuda", "bf16"), ("auto", "int8"), ("cpu", "int8")]
+    ways = [
+        ("auto", "bf16"), ("cpu", "bf16"), ("cuda", "bf16"), ("auto", "int8"), ("cpu", "int8"),
+        ("cuda", "int8"), ("auto", "auto"),
+    ]  # fmt: skip
     device, weights = draw(st.sampled_from(ways))
     return PlanOptions(
         context=draw(st.sampled_from([1024, 32768, 262144])),
@@ -94,13 +98,32 @@ def slower(less, more):
 )
 def test_more_never_predicts_slower(machine, options, part, factor):
     less, more = plan(K25, machine, options), plan(K25, grow(machine, part, factor), options)
+    assert more.fits or not less.fits
+    if part == "vram" and not enough_in_vram(machine, less, more):
+        return
     worse = slower(less, more)
-    if options.device == "auto" and less.settings["device"] != more.settings["device"]:
+    if chosen(less) != chosen(more):
         worse = {name: pair for name, pair in worse.items() if name == "decode"}
     assert not worse
-    assert more.fits or not less.fits
-    if less.potential and more.potential:
-        assert more.potential["decode_tok_s"] >= less.potential["decode_tok_s"] - 1e-3
+
+
+def chosen(found):
+    """What "auto" was resolved to."""
+    return found.settings["device"], found.settings["backbone_weights"]
+
+
+def enough_in_vram(machine, less, more):
+    """Whether more of it can only help: fast cards, as many as before, all of them in use.
+
+    A slow card that holds more of the experts, and a card that begins to take part over a slow
+    link, cost time; the runtime uses what it is given.
+    """
+    cpu = 0.9 * 0.75 * machine.ram.peak_gb_s
+    same = len(less.cards) == len(more.cards) and all(
+        before["bytes"].keys() == after["bytes"].keys()
+        for before, after in zip(less.cards, more.cards, strict=True)
+    )
+    return same and all(0.8 * card.peak_gb_s >= cpu for card in machine.gpus)
 
 
 @settings(max_examples=100, deadline=None)
@@ -113,8 +136,10 @@ def test_no_plan_exceeds_its_budgets(machine, options, budget):
         return
     used = {tier: sum(row.get(tier, 0) for row in found.bytes.values()) for tier in ("ram", "vram")}
     assert used["ram"] <= free_ram(machine)
-    card = rates.best_gpu(machine)
-    assert used["vram"] <= (rates.free_vram(card) if card else 0)
+    cards = in_order(machine)
+    assert used["vram"] == sum(sum(card["bytes"].values()) for card in found.cards)
+    for card, row in zip(cards, found.cards, strict=False):
+        assert sum(row["bytes"].values()) <= free_vram(card)
     if budget is not None:
         least = 4 * 24_772_608  # working slots that no budget can deny (hybrid/cache/capacity.py)
         experts = found.bytes["routed"]["ram"] + found.bytes["working_slots"]["ram"]
@@ -138,8 +163,8 @@ def test_a_planted_fault_is_seen(monkeypatch):
     """A token that takes longer the more of its experts are in RAM would be noticed."""
     real = speed.decode
 
-    def wrong(model, found, where, device, depth=0):
-        parts = real(model, found, where, device, depth)
+    def wrong(model, found, where, device, depth=0, cards=None):
+        parts = real(model, found, where, device, depth, cards)
         return parts | {"step": parts["step"] + 20 * where.ram}
 
     monkeypatch.setattr("hybrid.placement.planning.decode", wrong)

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 import pytest
 
 from hybrid.hardware import Cpu, Disk, Gpu, Hardware, Ram, Rates
-from hybrid.placement.rates import Speeds, best_gpu, free_vram, speeds
+from hybrid.placement.cards import Together, free_vram, in_order, together
+from hybrid.placement.rates import Speeds, speeds
 
 RECORD = 24_772_608
 GIB = 1 << 30
@@ -80,10 +81,19 @@ def test_one_record_alone_is_slower_than_its_share_of_many():
     assert found.disk_record_s > RECORD / 11.2e9
 
 
-def test_the_card_with_most_room_is_used():
+def test_the_card_with_most_room_comes_first():
     small, large = Gpu(vram_bytes=24 * GIB), Gpu(vram_bytes=96 * GIB, free_bytes=30 * GIB)
-    assert best_gpu(Hardware(gpus=(small, large))) is large
-    assert best_gpu(Hardware(gpus=(small, replace(large, free_bytes=GIB)))) is small
-    assert best_gpu(Hardware()) is None
+    assert in_order(Hardware(gpus=(small, large))) == (large, small)
+    assert in_order(Hardware(gpus=(small, replace(large, free_bytes=GIB))))[0] is small
+    assert in_order(Hardware()) == ()
     assert free_vram(small) == 23 * GIB
     assert free_vram(Gpu()) == 0
+
+
+def test_rates_of_several_cards_add_up():
+    fast = Gpu(peak_gb_s=1000, pcie_gen=5, pcie_width=16)
+    slow = Gpu(peak_gb_s=500, pcie_gen=4, pcie_width=8)
+    assert together((fast,)) == together(()) == Together(1.0, 1.0)
+    assert together((fast, fast, slow)).memory == pytest.approx(2.5)
+    assert together((fast, fast, slow)).link == pytest.approx(2.25)
+    assert together((slow, fast)).link == pytest.approx(5)
