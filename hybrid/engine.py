@@ -30,7 +30,8 @@ from hybrid.events import Event, FinishReason, Usage
 from hybrid.expectation import compare, expect
 from hybrid.generation import Generation, Timing
 from hybrid.last_run import Moment, Run
-from hybrid.loader import LoadOptions, load_model
+from hybrid.load_options import LoadOptions
+from hybrid.loader import load_model
 from hybrid.memory import free_host_bytes
 from hybrid.model import Model, Watcher
 from hybrid.placement import Plan
@@ -131,7 +132,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
         self._spent = model.spent
-        self._experts = model.experts
+        self._experts, self._close = model.experts, model.close
+        self._backbone_stats = model.backbone.stats
         self._vision = model.vision
         self._timeline: Timeline | None = Timeline(model)
         self._prompting = Prompting(config, tokenizer, template, model.vision, self.kv_tokens)
@@ -262,12 +264,13 @@ class Engine:
             "seconds": seconds,
             "vision": asdict(self._vision.seen) if self._vision else None,
             "tiers": self._experts.stats(),
+            "device": self._backbone_stats(),
         }
 
     @cached_property
     def plan(self) -> Plan | None:
         """What was to be expected of this model on this machine; None if nothing can be said."""
-        return expect(self.config, self.options, self._experts.slots)
+        return expect(self.config, self.options, self._experts)
 
     def last_run(self) -> Run | None:
         """The last request beside the plan; None before it is done."""
@@ -308,7 +311,7 @@ class Engine:
             try:
                 self._experts.remember()
             finally:
-                self._experts.close()
+                self._close()
         self._vision = None
         self._prompting = replace(self._prompting, vision=None)
 

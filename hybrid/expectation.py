@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hybrid.cache.host_slots import HostSlots
 from hybrid.cache.source import slot_bytes
+from hybrid.cache.tiers import Tiers
 from hybrid.config import ModelConfig
 from hybrid.generation import Timing
 from hybrid.hardware import ModelSizes, probe
 from hybrid.last_run import Moment, Run, measured, planned
-from hybrid.loader import LoadOptions
+from hybrid.load_options import LoadOptions
 from hybrid.placement import Plan, PlanOptions, plan
 
 
-def expect(config: ModelConfig, options: LoadOptions, slots: HostSlots) -> Plan | None:
-    """The plan for a model whose experts have these slots of RAM; None if nothing can be said.
+def expect(config: ModelConfig, options: LoadOptions, experts: Tiers) -> Plan | None:
+    """The plan for a model whose experts lie where they lie; None if nothing can be said.
 
     Rates are this machine's where it was calibrated, else assumed (`plan.assumed`).
     """
@@ -29,8 +29,11 @@ def expect(config: ModelConfig, options: LoadOptions, slots: HostSlots) -> Plan 
         activation=options.activation,
         sizes=ModelSizes.of(config.text),
     )
-    if machine.ram is not None and machine.ram.total_bytes is not None:
-        machine = replace(machine, ram=replace(machine.ram, free_bytes=machine.ram.total_bytes))
+    ram = replace(machine.ram, free_bytes=machine.ram.total_bytes or machine.ram.free_bytes)
+    gpus = tuple(replace(gpu, free_bytes=gpu.vram_bytes) for gpu in machine.gpus)
+    machine = replace(machine, ram=ram, gpus=gpus)
+    slots = experts.slots
+    on_cards = sum(own.vram_slots for own in experts.maps if own) * slots.shape.nbytes
     made = plan(
         config,
         machine,
@@ -40,7 +43,7 @@ def expect(config: ModelConfig, options: LoadOptions, slots: HostSlots) -> Plan 
             device=options.device,
             backbone_weights=options.backbone_weights,
             ram_budget=slots.count * slot_bytes(slots.shape.nbytes),
-            vram_budget=options.vram_budget,
+            vram_budget=on_cards if options.device == "cuda" else options.vram_budget,
             threads=options.threads,
         ),
     )

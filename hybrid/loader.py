@@ -3,83 +3,48 @@
     config.json -> headers checked -> memory checked -> kernels compiled and self-checked
     -> backbone read onto the device -> as many routed experts as there is room for -> tower
 
-Every refusal comes before the first large allocation. Too little RAM for the experts is no reason
-for one: what does not fit stays in the file (hybrid/cache).
+Every refusal comes before the first large allocation. Too little memory for the experts is no
+reason for one (hybrid/reservation.py).
 """
 
 import logging
-import numbers
 import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybrid.backbone import Backbone
-from hybrid.cache.capacity import Capacity, within
 from hybrid.cache.loading import CacheOptions, load_tiers
-from hybrid.cache.policy import DEFAULT, POLICIES
-from hybrid.cache.source import slot_bytes
+from hybrid.cache.policy import POLICIES
+from hybrid.cache.split import Costs
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig, TextConfig
 from hybrid.cpu_experts import auto_mode, dispatch, selfcheck
 from hybrid.cpu_experts.cores import available_cores
-from hybrid.cpu_experts.layer import MAX_THREADS
-from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import ConfigError, PlacementError
-from hybrid.memory import free_host_bytes
+from hybrid.hardware import ModelSizes, probe
+from hybrid.load_options import DEFAULT_KV_TOKENS, LoadOptions
 from hybrid.model import Model
+from hybrid.placement.streaming import streaming_costs
 from hybrid.progress import ProgressSink, ignore
-from hybrid.vision.loading import load_features, vision_names
+from hybrid.reservation import CardTooSmallError, Reservation, backbone_names, reserve
+from hybrid.vision.loading import load_features
 from hybrid.vision.media_config import MediaConfig
 
-DEFAULT_KV_TOKENS = 32_768
-KV_BYTES = 2  # bf16
+if TYPE_CHECKING:  # it brings torch, which a machine without a GPU need not wait for
+    from hybrid.accelerator.interface import Accelerator
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
-    """How a model is to be loaded. `None` and "auto" are resolved here and logged in the stats."""
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a model goes: options as resolved, cards in use order, memory reserved."""
 
-    device: str = "auto"
-    threads: int | None = None
-    activation: str = "auto"
-    backbone_weights: str = "bf16"
-    ram_budget: int | None = None  # bytes of RAM for routed experts; None: what is free
-    vram_budget: int | None = None  # bytes of the device for routed experts; None: none
-    kv_tokens: int | None = None
-    isa: str | None = None
-    vision: bool = True  # where the model has it
-    records: Path | None = None  # the file that `kimi-local prepare` wrote, if elsewhere
-    cache_policy: str = DEFAULT.name
-    warm_start: bool = True  # begin with the experts that the last run wanted most
-    prefetch: bool = True  # from the file, by what the next layer's router will probably say
-
-    def __post_init__(self) -> None:
-        least = {"threads": 1, "ram_budget": 0, "vram_budget": 0, "kv_tokens": 1}
-        for name, limit in least.items():
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _whole(name, value, limit))
-        if self.threads is not None and self.threads > MAX_THREADS:
-            raise ConfigError(f"threads is {self.threads}; give at most {MAX_THREADS}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device is {self.device!r}; choose auto, cpu or cuda")
-        for name in ("vision", "prefetch", "warm_start"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; give True or False")
-        if self.cache_policy not in POLICIES:
-            raise ConfigError(
-                f"cache_policy is {self.cache_policy!r}; choose one of {', '.join(POLICIES)}"
-            )
-        if self.backbone_weights not in ("bf16", "int8"):
-            raise ConfigError(f"backbone_weights is {self.backbone_weights!r}; choose bf16 or int8")
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}; give a whole number of at least {least}")
-    return int(value)
+    options: LoadOptions
+    cards: "tuple[Accelerator, ...]"
+    reserved: Reservation
 
 
 def load_model(
@@ -87,34 +52,55 @@ def load_model(
 ) -> tuple[Model, LoadOptions]:
     """Load everything that computes; returns it with the options as they were resolved."""
     text = config.text
-    options = replace(_resolve(text, options), vision=options.vision and config.vision is not None)
-    assert options.kv_tokens is not None
+    asked = replace(options, vision=options.vision and config.vision is not None)
     media = (
-        MediaConfig.from_dir(model_dir, config.vision) if options.vision and config.vision else None
+        MediaConfig.from_dir(model_dir, config.vision) if asked.vision and config.vision else None
     )
-    with Checkpoint.open(model_dir, config) as checkpoint:
-        size = _share_memory(text, checkpoint, options)
+    with ExitStack() as undo, Checkpoint.open(model_dir, config) as checkpoint:
+        placed = _place(text, checkpoint, asked, undo)
+        options = placed.options
+        assert options.threads is not None
         dispatch.warm_up(options.isa, options.activation, progress=sink)
         selfcheck.verify(options.isa, options.activation)
-        backbone = _load_backbone(text, checkpoint, options, sink)
-        assert options.threads is not None
-        cache = CacheOptions(
-            capacity=size,
-            policy=POLICIES[options.cache_policy],
-            prefetch=options.prefetch,
-            warm_start=options.warm_start,
-            records=options.records,
-            isa=options.isa,
-            threads=options.threads,
-            activation=options.activation,
-        )
+        backbone = _load_backbone(text, checkpoint, placed, sink)
+        cache = _cache_options(config, placed)
         experts = load_tiers(model_dir, text, checkpoint, cache, sink)
+        undo.callback(experts.close)
+        device = str(placed.cards[0].device) if placed.cards else "cpu"
         vision = (
-            load_features(config, media, checkpoint, options.device, options.threads, sink)
+            load_features(config, media, checkpoint, device, options.threads, sink)
             if media
             else None
         )
-    return Model(text, backbone, experts, vision), options
+        undo.pop_all()
+    return Model(text, backbone, experts, vision, placed.cards), options
+
+
+def _place(
+    text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, undo: ExitStack
+) -> Placed:
+    """Resolve every option; where "auto" finds a card that is too small, the CPU has it all."""
+    resolved = _resolve(text, options)
+    if resolved.device == "cuda":
+        cards, free = _cards()
+        for card in cards:
+            undo.callback(card.close)
+        try:
+            return Placed(resolved, cards, reserve(text, checkpoint, resolved, free))
+        except CardTooSmallError as error:
+            if options.device != "auto":
+                raise
+            log.warning("the CPU computes everything: %s", error)
+            resolved = replace(resolved, device="cpu")
+    return Placed(resolved, (), reserve(text, checkpoint, resolved))
+
+
+def _cards() -> "tuple[tuple[Accelerator, ...], list[int]]":
+    """The cards, the one that gets the backbone first, and what is free on each."""
+    from hybrid.accelerator.cards import free_bytes, open_cards
+
+    cards = tuple(open_cards())
+    return cards, [free_bytes(card) for card in cards]
 
 
 def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
@@ -126,11 +112,6 @@ def _resolve(text: TextConfig, options: LoadOptions) -> LoadOptions:
         )
     threads = options.threads or available_cores()
     isa, device = dispatch.select(options.isa), _resolve_device(options.device)
-    if device == "cuda" and options.backbone_weights != "bf16":
-        raise ConfigError(
-            f"backbone_weights is {options.backbone_weights!r}, which only the CPU has; "
-            "use bf16 on a GPU"
-        )
     return replace(
         options,
         device=device,
@@ -162,90 +143,48 @@ def _may_have_gpu() -> bool:
     return sys.platform != "linux" or any(Path(node).exists() for node in nodes)
 
 
-def _share_memory(text: TextConfig, checkpoint: Checkpoint, options: LoadOptions) -> Capacity:
-    """What the experts get, beside what must fit; refuses before anything is allocated."""
-    assert options.kv_tokens is not None
-    sizes = {
-        name: _backbone_bytes(checkpoint, name, options) for name in _backbone_names(checkpoint)
-    }
-    dense = sum(sizes.values())
-    if options.vision:
-        dense += sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
-    latent = text.kv_lora_rank + text.qk_rope_head_dim
-    cache = text.num_hidden_layers * options.kv_tokens * latent * KV_BYTES
-    on_device = dense + cache
-    if options.device == "cuda":
-        on_host = sizes["model.embed_tokens.weight"]  # its rows are looked up there
-        _require("device", on_device - on_host, _free_device_bytes())
-    else:
-        on_host = on_device
-    free = free_host_bytes()
-    _require("host", on_host, free)
-    return _share_experts(text, options, free - on_host)
-
-
-def _share_experts(text: TextConfig, options: LoadOptions, free: int) -> Capacity:
-    """Slots for the experts, with `free` bytes of RAM beside everything else."""
-    record, records = _record_bytes(text), text.moe_layers * text.n_routed_experts
-    size, vram, ram = slot_bytes(record), options.vram_budget or 0, options.ram_budget
-    if vram and options.device == "cuda":
-        log.warning(
-            "vram_budget is %d, but experts run on CUDA devices not yet: RAM has them", vram
-        )
-        vram = 0
-    share = within(free, records, size, vram, ram)
-    needed = (share.ram + share.device) * size
-    if needed > free:
-        raise PlacementError(
-            f"the experts would take {needed / 1e9:,.3f} GB of RAM but the rest leaves only "
-            f"{max(0, free) / 1e9:,.3f} GB; lower ram_budget and vram_budget, or kv_tokens"
-        )
-    return share
-
-
-def _backbone_bytes(checkpoint: Checkpoint, name: str, options: LoadOptions) -> int:
-    """Memory of one tensor once it is loaded."""
-    info = checkpoint.info(name)
-    coded = len(info.shape) == 2 and not name.endswith(("embed_tokens.weight", "mlp.gate.weight"))
-    if options.backbone_weights == "int8" and coded:
-        return info.nbytes * 17 // 32  # a byte a weight, and two for every 32
-    return info.nbytes
-
-
-def _require(where: str, needed: int, free: int) -> None:
-    if needed > free:
-        raise PlacementError(
-            f"without its routed experts the model needs {needed / 1e9:,.3f} GB of {where} memory "
-            f"but {free / 1e9:,.3f} GB are free; lower kv_tokens, or use a machine with more"
-        )
-
-
-def _free_device_bytes() -> int:
-    import torch
-
-    return torch.cuda.mem_get_info()[0]
-
-
-def _record_bytes(text: TextConfig) -> int:
-    return RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes
-
-
-def _backbone_names(checkpoint: Checkpoint) -> Iterator[str]:
-    """Text tensors that are not routed experts."""
-    return (
-        name
-        for name in checkpoint
-        if name.startswith(("model.", "lm_head.")) and ".mlp.experts." not in name
+def _cache_options(config: ModelConfig, placed: Placed) -> CacheOptions:
+    options, room = placed.options, placed.reserved.cards
+    assert options.threads is not None
+    return CacheOptions(
+        capacity=placed.reserved.experts,
+        policy=POLICIES[options.cache_policy],
+        prefetch=options.prefetch,
+        warm_start=options.warm_start,
+        records=options.records,
+        isa=options.isa,
+        threads=options.threads,
+        activation=options.activation,
+        cards=[placed.cards[card] for card in room.cards],
+        card_memory=room.memory,
+        streaming=_streaming(config, placed) if room.cards else None,
     )
 
 
+def _streaming(config: ModelConfig, placed: Placed) -> Costs | None:
+    """What the split of a prompt between CPU and cards counts with."""
+    options = placed.options
+    machine = probe(
+        threads=options.threads,
+        isa=options.isa,
+        activation=options.activation,
+        sizes=ModelSizes.of(config.text),
+    )
+    numbers = [placed.cards[card].device.index or 0 for card in placed.reserved.cards.cards]
+    if max(numbers) >= len(machine.gpus):
+        log.warning("prompts stay off the cards: nobody describes card %d", max(numbers))
+        return None
+    return streaming_costs(config, machine, cards=numbers, threads=options.threads)
+
+
 def _load_backbone(
-    text: TextConfig, checkpoint: Checkpoint, options: LoadOptions, sink: ProgressSink
+    text: TextConfig, checkpoint: Checkpoint, placed: Placed, sink: ProgressSink
 ) -> Backbone:
     """Compiled kernels on a machine without a GPU, torch on one with it."""
+    options = placed.options
     assert options.kv_tokens is not None
     assert options.threads is not None
-    if options.device == "cpu":
+    if not placed.cards:
         from hybrid.cpu_dense.backbone import CpuBackbone
 
         return CpuBackbone.load(
@@ -259,10 +198,13 @@ def _load_backbone(
     import torch
 
     from hybrid.gpu_attention.backbone import TorchBackbone
+    from hybrid.gpu_attention.graphs import CudaCapture
     from hybrid.gpu_attention.weights import WeightReader
 
     # torch's threads go on spinning after an operation and would take cores from the experts'
     torch.set_num_threads(1)
-    total = sum(checkpoint.info(name).nbytes for name in _backbone_names(checkpoint))
-    reader = WeightReader(checkpoint, torch.device("cuda"), torch.bfloat16, total, sink)
-    return TorchBackbone(text, reader, options.kv_tokens, torch.bfloat16)
+    first, dtype = placed.cards[0], torch.bfloat16
+    total = sum(checkpoint.info(name).nbytes for name in backbone_names(checkpoint))
+    reader = WeightReader(checkpoint, first.device, dtype, total, sink, options.backbone_weights)
+    capture = CudaCapture(first.device) if first.device.type == "cuda" else None
+    return TorchBackbone(text, reader, options.kv_tokens, dtype, first, capture)

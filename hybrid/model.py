@@ -14,8 +14,10 @@ the CPU computes: a disk and a GPU work meanwhile.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from hybrid.backbone import Backbone, Routing, Stream
 from hybrid.cache.tiers import Tiers
 from hybrid.config import TextConfig
 from hybrid.vision.features import Features
+
+if TYPE_CHECKING:  # it brings torch, which a machine without a GPU need not wait for
+    from hybrid.accelerator.interface import Accelerator
 
 
 @dataclass(slots=True)
@@ -59,8 +64,16 @@ class Model:
     backbone: Backbone
     experts: Tiers
     vision: Features | None = None  # None: this model reads text only
+    cards: "tuple[Accelerator, ...]" = ()  # the GPUs in use; the first has the backbone
     spent: Spent = field(default_factory=Spent)
     watcher: Watcher | None = None  # is told every routing, for traces
+
+    def close(self) -> None:
+        """End what runs in the background, then the devices that it runs on."""
+        with ExitStack() as ends:
+            for card in self.cards:
+                ends.callback(card.close)
+            self.experts.close()
 
     def forward(
         self,

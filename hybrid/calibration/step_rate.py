@@ -11,7 +11,8 @@ from pathlib import Path
 
 from hybrid.config import ModelConfig
 from hybrid.hardware.kept_rates import RatesOf
-from hybrid.loader import LoadOptions, load_model
+from hybrid.load_options import LoadOptions
+from hybrid.loader import load_model
 from hybrid.timeline import Timeline
 from hybrid.tiny import TinyShape, write_tiny
 from hybrid.vision.prompt import Prompt

@@ -42,7 +42,7 @@ def load_features(
     """Load tower and projector of a model that has them; the checkpoint may be closed after it."""
     total = sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
     plan = TowerPlan(config, media, device, threads, total)
-    if device == "cuda":
+    if device != "cpu":
         return Features(plan.build(checkpoint, sink), media)
     return Features(LateTower(_copied(checkpoint, total, sink), plan), media)
 
@@ -67,7 +67,7 @@ class TowerPlan:
         assert self.config.vision is not None
         device = torch.device(self.device)
         reader = WeightReader(tensors, device, torch.bfloat16, self.total, sink)
-        compute = torch.bfloat16 if self.device == "cuda" else torch.float32
+        compute = torch.float32 if self.device == "cpu" else torch.bfloat16
         hidden = self.config.text.hidden_size
         return Tower(self.config.vision, self.media, hidden, reader, compute, self.threads)
 

@@ -10,7 +10,7 @@ from hybrid.benchmark.prediction import predicted, predictor
 from hybrid.benchmark.sample import Asked
 from hybrid.config import ModelConfig
 from hybrid.hardware import Cpu, Hardware, Ram, Rates
-from hybrid.loader import LoadOptions
+from hybrid.load_options import LoadOptions
 from hybrid.placement import PlanOptions, plan
 
 RATES = Rates(

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import hybrid
-from hybrid import loader
+from hybrid import reservation
 from hybrid.checkpoint import Checkpoint
 from hybrid.config import ModelConfig
 from hybrid.errors import ConfigError, PlacementError, RequestError
+from hybrid.load_options import LoadOptions
 from hybrid.tiny import TinyShape, write_tiny
 from hybrid.vision import loading
 from hybrid.vision.image import image_media
@@ -178,12 +179,12 @@ def test_the_tower_counts_where_memory_is_counted(model_dir, config, monkeypatch
         tower = sum(checkpoint.info(name).nbytes for name in vision_names(checkpoint))
     needed = least_memory(model_dir, monkeypatch, vision=True)
     assert needed - least_memory(model_dir, monkeypatch, vision=False) == tower > 0
-    monkeypatch.setattr(loader, "free_host_bytes", lambda: needed - 1)
+    monkeypatch.setattr(reservation, "free_host_bytes", lambda: needed - 1)
     with pytest.raises(PlacementError, match="lower ram_budget and vram_budget, or kv_tokens"):
         load(model_dir, ram_budget=0)
     with load(model_dir, ram_budget=0, vision=False) as engine:
         assert not engine.sees
-    monkeypatch.setattr(loader, "free_host_bytes", lambda: needed)
+    monkeypatch.setattr(reservation, "free_host_bytes", lambda: needed)
     with load(model_dir, ram_budget=0) as engine:
         assert engine.sees
 
@@ -191,14 +192,14 @@ def test_the_tower_counts_where_memory_is_counted(model_dir, config, monkeypatch
 def least_memory(model_dir, monkeypatch, vision):
     """The least free memory that is enough, by halving; refusals come before any work."""
     config = ModelConfig.from_dir(model_dir)
-    options = loader.LoadOptions(device="cpu", kv_tokens=64, ram_budget=0, vision=vision)
+    options = LoadOptions(device="cpu", kv_tokens=64, ram_budget=0, vision=vision)
     low, high = 1, GIGABYTE
     with Checkpoint.open(model_dir, config) as checkpoint, monkeypatch.context() as patch:
-        patch.setattr(loader, "free_host_bytes", lambda: middle)
+        patch.setattr(reservation, "free_host_bytes", lambda: middle)
         while low < high:
             middle = (low + high) // 2
             try:
-                loader._share_memory(config.text, checkpoint, options)
+                reservation.reserve(config.text, checkpoint, options)
                 high = middle
             except PlacementError:
                 low = middle + 1
@@ -206,7 +207,7 @@ def least_memory(model_dir, monkeypatch, vision):
 
 
 def test_a_budget_that_forgets_the_tower_would_be_seen(model_dir, monkeypatch):
-    monkeypatch.setattr("hybrid.loader.vision_names", lambda checkpoint: ())
+    monkeypatch.setattr("hybrid.reservation.vision_names", lambda checkpoint: ())
     seeing, blind = (
         least_memory(model_dir, monkeypatch, vision=vision) for vision in (True, False)
     )
