@@ -30,20 +30,30 @@ FAILED = 1
 )
 @click.option("--deep", is_flag=True, help="Measure memory, kernels and disk: some 20 seconds.")
 @click.option("--last", is_flag=True, help="Compare the last answers with the plan, and say why.")
+@click.option(
+    "--gpu-selftest", is_flag=True, help="Hold every kernel of the GPUs against the CPU's."
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")
-def command(model: Path | None, deep: bool, last: bool, as_json: bool) -> int:
+def command(model: Path | None, deep: bool, last: bool, gpu_selftest: bool, as_json: bool) -> int:
     """Check this machine; every failure comes with the command that mends it.
 
     Ends with 1 if a check failed. What --deep measures is kept and used by later plans.
     """
     if last:
-        if model or deep:
-            raise click.UsageError("--last looks at answers; leave out --model and --deep")
+        if model or deep or gpu_selftest:
+            raise click.UsageError("--last looks at answers; leave out all but --json")
         return _last(as_json)
     here = settings.read()
-    from hybrid.doctor import examine
+    if gpu_selftest:
+        if model or deep:
+            raise click.UsageError("--gpu-selftest looks at GPUs; leave out --model and --deep")
+        from hybrid.doctor.selftest import examine_cards
 
-    checks = examine(model or here.model_dir, deep=deep, sink=_progress())
+        checks = examine_cards(_progress())
+    else:
+        from hybrid.doctor import examine
+
+        checks = examine(model or here.model_dir, deep=deep, sink=_progress())
     if as_json:
         click.echo(json.dumps([check.to_json() for check in checks]))
     else:

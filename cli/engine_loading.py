@@ -33,7 +33,7 @@ def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Which experts stay in memory.",
         ),
         click.option("--records", type=FILE, help="What `kimi-local prepare` wrote elsewhere."),
-        click.option("--vram-budget", type=ByteSize(), help="Experts on the device, as in 64GB."),
+        click.option("--vram-budget", type=ByteSize(), help="Experts on GPUs, as in 64GB."),
         click.option(
             "--ram-budget",
             type=ByteSize(),

@@ -39,7 +39,7 @@ TIERS = ("vram", "ram", "nvme")
     help="auto: bf16 where it fits, else int8.",
 )
 @click.option("--ram-budget", type=ByteSize(), help="Experts in RAM, as in 256GB.")
-@click.option("--vram-budget", type=ByteSize(), help="Experts on the device, as in 64GB.")
+@click.option("--vram-budget", type=ByteSize(), help="Experts on GPUs, as in 64GB.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--calibrate", is_flag=True, help="Measure this machine first, and keep the rates.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
@@ -185,9 +185,6 @@ def _speeds(plan: "Plan") -> Iterator[str]:
     yield f"limited by  {plan.bottleneck}"
     settings = " ".join(f"{name}={value}" for name, value in plan.settings.items())
     yield f"load with   {settings}"
-    if plan.potential:
-        rate, what = plan.potential["decode_tok_s"], plan.potential["what"]
-        yield f"could be    {rate:.2f} tokens/s with {what}"
 
 
 def _outline(machine: "Hardware") -> str:
