@@ -132,8 +132,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.options = options  # as resolved: nothing in it is "auto" any more
         self._spent = model.spent
-        self._experts, self._close = model.experts, model.close
-        self._backbone_stats = model.backbone.stats
+        self._experts = model.experts
         self._vision = model.vision
         self._timeline: Timeline | None = Timeline(model)
         self._prompting = Prompting(config, tokenizer, template, model.vision, self.kv_tokens)
@@ -264,7 +263,7 @@ class Engine:
             "seconds": seconds,
             "vision": asdict(self._vision.seen) if self._vision else None,
             "tiers": self._experts.stats(),
-            "device": self._backbone_stats(),
+            "device": self._timeline.model.backbone.stats() if self._timeline else {},
         }
 
     @cached_property
@@ -307,11 +306,11 @@ class Engine:
         """Free the weights; whoever still uses the engine or an answer of it is told so."""
         self._owner = None
         if self._timeline is not None:
-            self._timeline = None
+            model, self._timeline = self._timeline.model, None
             try:
                 self._experts.remember()
             finally:
-                self._close()
+                model.close()
         self._vision = None
         self._prompting = replace(self._prompting, vision=None)
 

@@ -178,6 +178,7 @@ def _copy(target: Tensor, source: Tensor, link: Link, urgent: bool) -> None:
 
 def _live(shared: _Shared) -> None:
     """A stream's thread. It does not know the stream: what is forgotten without `close` ends."""
+    torch.set_num_threads(1)  # or libraries below take all cores here, and sum in another order
     error: BaseException | None = None
     failed = -1  # the epoch in which that was
     while (item := shared.orders.get()) is not None:

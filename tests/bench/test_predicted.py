@@ -49,6 +49,7 @@ def test_a_run_ends_with_its_report_and_leaves_nothing(tmp_path, monkeypatch, ca
         predicted.Synthetic("half", **TINY, ram_share=0.5),
     )
     monkeypatch.setattr(predicted, "MODELS", models)
+    monkeypatch.setattr(predicted, "TRACED", 16)
     monkeypatch.setattr(predicted, "calibrate", lambda *_, **__: RATES)
     monkeypatch.setattr(predicted, "probe", lambda *_, **__: Hardware(rates=RATES))
     arguments = ["--generated", "3", "--prompt", "4", "--repetitions", "2", "--threads", "1"]
