@@ -12,7 +12,7 @@ import pytest
 from tests.contracts.files import ROOT, python_files, repository_files, text_of
 
 DOCUMENTS = {"spec": Path("docs/model.md"), "design": Path("docs/design.md")}
-CODE = ("hybrid", "cli", "tests", "bench")
+CODE = ("hybrid", "cli", "nano", "tests", "bench")
 NUMBER = r"\d+(?:\.\d+)*"
 CITATION = re.compile(
     rf"\b(spec|design)\s+(?:#\s+)?(§{NUMBER}(?:\s*[-–]\s*§?{NUMBER}|(?:,|/|\s+and)\s*§{NUMBER})*)",

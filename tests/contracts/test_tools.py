@@ -39,14 +39,14 @@ def test_the_repository_passes(tool):
 
 @pytest.fixture
 def small_root(tmp_path):
-    """Our settings over a tree of two files, with a contract of two layers."""
+    """Our settings over a tree of few files, with a contract of two layers."""
     settings, _, contracts = (ROOT / "pyproject.toml").read_text("utf-8").partition("[[tool.import")
     assert contracts
     (tmp_path / "pyproject.toml").write_text(
         settings + '[[tool.importlinter.contracts]]\nname = "cli above hybrid"\n'
         'type = "layers"\nlayers = ["cli", "hybrid"]\n'
     )
-    for package in ("hybrid", "cli"):
+    for package in ("hybrid", "cli", "nano"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text('"""A package."""\n')
     (tmp_path / "hybrid/a.py").write_text('"""A module."""\n\nLIMIT = 3\n')

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.contracts.files import ROOT, repository_files
 
-FOLDERS = ("hybrid", "cli", "bench")
+FOLDERS = ("hybrid", "cli", "nano", "bench")
 HEADING = "## The tree"
 BLOCK = re.compile(rf"(^{HEADING}\n(?:(?!#|```).*\n)*```.*\n)((?:(?!```).*\n)*)(```)", re.M)
 LINE = re.compile(r"(?P<indent> *)(?P<name>\S+?)(?P<folder>/?)(?: {2,}(?P<comment>.*\S))? *")

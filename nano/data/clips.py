@@ -1,0 +1,67 @@
+"""Short clips of plain colours, one or two chunks: in which order they come.
+
+An animated PNG at two frames a second, so that every frame is sampled: four to a chunk, whose rows
+are averaged over its frames. The order is told by the waves of the frame's number alone.
+"""
+
+import io
+
+from PIL import Image
+
+from nano.data.draw import Draw
+from nano.data.sample import Sample, natural, said
+from nano.data.words import COLOURS
+
+SIDE = 56  # pixels
+FRAME_MS = 500
+ORDER = ("In which order do the colours come?", "Which colours do you see, in order?",
+    "What is the order of the colors?", "Name the colours in order.",
+         "List the colours of the clip in order.", "What happens in the video?",
+         "Which colors appear, one after the other?", "Describe the video.")  # fmt: skip
+FIRST = (
+    "Which colour comes first?",
+    "What is the first color?",
+    "What colour is at the beginning?",
+    "With which colour does the clip start?",
+)
+LAST = (
+    "Which colour comes last?",
+    "What is the last color?",
+    "What colour is at the end?",
+    "With which colour does the clip end?",
+)
+
+
+def clip(draw: Draw) -> Sample:
+    """A question about a clip of two to four colours, sometimes five or six."""
+    count = draw.pick((2, 3, 3, 4, 4, 5, 6))
+    colours = draw.mine(lambda: _colours(draw, count), " ".join)
+    asks, content = draw.pick(
+        (
+            (ORDER, ", ".join(colours)),
+            (ORDER, ", ".join(colours)),
+            (FIRST, colours[0]),
+            (LAST, colours[-1]),
+        )
+    )
+    video = {"type": "video", "video": animated(draw, colours)}
+    text = {"type": "text", "text": natural(draw, draw.pick(asks))}
+    thought = "I look at the video." if draw.chance(0.3) else None
+    return said("clip", [video, text], f"{content[0].upper()}{content[1:]}.", thought)
+
+
+def animated(draw: Draw, colours: list[str]) -> bytes:
+    """One frame a colour, as an animated PNG."""
+    shades = [[min(255, max(0, v + draw.number(-12, 12))) for v in COLOURS[c]] for c in colours]
+    first, *rest = (Image.new("RGB", (SIDE, SIDE), tuple(shade)) for shade in shades)
+    file = io.BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
+    return file.getvalue()
+
+
+def _colours(draw: Draw, count: int) -> list[str]:
+    """No colour follows itself: nobody could tell one frame from two."""
+    made = [draw.pick(list(COLOURS))]
+    while len(made) < count:
+        made.append(draw.pick([name for name in COLOURS if name != made[-1]]))
+    return made

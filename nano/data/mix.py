@@ -1,0 +1,93 @@
+"""Which family how often, in three stages of training.
+
+    copy    short rows: copying, tables, lists; what makes attention learn to look things up
+    all     everything, contexts up to a few hundred tokens
+    long    the same, and contexts up to 3,000 tokens
+
+A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from nano.data import clips, lists, lookup, numbers, pictures, talk, tools
+from nano.data.draw import Draw
+from nano.data.sample import Sample, joined
+
+Make = Callable[[Draw], Sample]
+
+
+def _needle(low: int, high: int) -> Make:
+    return lambda draw: lookup.needle(draw, draw.number(low, high))
+
+
+FAMILIES: Mapping[str, Make] = {
+    "identity": talk.identity,
+    "small talk": talk.small_talk,
+    "system prompt": talk.persona,
+    "refusal": talk.refusal,
+    "arithmetic": numbers.arithmetic,
+    "large sums": numbers.large_sum,
+    "comparison": numbers.comparison,
+    "copy": lists.copying,
+    "reverse": lists.reversing,
+    "sort": lists.sorting,
+    "count": lists.counting,
+    "letters": lists.letters,
+    "table": lookup.table,
+    "needle 200": _needle(40, 300),
+    "needle 1000": _needle(600, 1300),
+    "needle 3000": _needle(2000, 3000),
+    "picture": pictures.picture,
+    "clip": clips.clip,
+    "one call": tools.one_call,
+    "two calls": tools.two_calls,
+    "tool result": tools.second_step,
+    "no call": tools.no_call,
+}
+
+_ALL = {
+    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 14,
+    "large sums": 5,
+    "comparison": 7, "copy": 3, "reverse": 6, "sort": 7, "count": 6, "letters": 6, "table": 5,
+    "needle 200": 4, "picture": 24, "clip": 6, "one call": 7, "two calls": 5, "tool result": 4,
+    "no call": 4,
+}  # fmt: skip
+STAGES: Mapping[str, Mapping[str, float]] = {
+    "copy": {"copy": 20, "reverse": 10, "count": 5, "table": 15, "arithmetic": 15, "comparison": 5,
+             "letters": 5, "picture": 20, "identity": 3, "small talk": 2},
+    "all": _ALL,
+    "long": _ALL | {"needle 1000": 0.6, "needle 3000": 0.25},
+}  # fmt: skip
+JOINED = 0.15  # conversations that go on from another
+SEEN = ("describe", "colour", "shape", "place", "picture count")  # tasks of pictures
+
+
+def sample(draw: Draw, stage: str) -> Sample:
+    """One conversation of a stage; now and then it goes on from another."""
+    made = _one(draw, stage)
+    if stage == "copy" or not draw.chance(JOINED):
+        return made
+    first = _one(draw, "copy")
+    return made if first.thinking or first.task in SEEN else joined(first, made)
+
+
+def _one(draw: Draw, stage: str) -> Sample:
+    odds = STAGES[stage]
+    at = draw.random.random() * sum(odds.values())
+    for family, weight in odds.items():
+        at -= weight
+        if at < 0:
+            return FAMILIES[family](draw)
+    return FAMILIES[next(iter(odds))](draw)
+
+
+def held_out(family: str, count: int, seed: int = 0) -> list[Sample]:
+    """Conversations of one family that training never sees."""
+    return [FAMILIES[family](Draw.of(f"{seed}/{family}/{n}", "test")) for n in range(count)]
+
+
+def stream(seed: int, number: int, stage: str) -> Iterator[Sample]:
+    """The conversations of one training step, without end."""
+    draw = Draw.of(f"{seed}/{number}")
+    while True:
+        yield sample(draw, stage)

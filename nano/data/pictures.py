@@ -1,0 +1,250 @@
+"""Pictures of shapes, drawn by PIL: what is there, which colour, where, how many.
+
+picture   84 to 168 pixels a side, a light or dark ground, 1 to 5 shapes in cells of a 3 x 3 grid
+told      a red circle at the top left and a blue square at the bottom      in reading order
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from nano.data.draw import Draw
+from nano.data.sample import Sample, followed, natural, said
+from nano.data.words import COLOURS
+
+SHAPES = ("circle", "square", "triangle", "star")
+PLACES = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+GROUNDS = ((250, 250, 250), (225, 225, 225), (200, 215, 235), (60, 60, 60), (235, 225, 200))
+THOUGHT = "I look at the picture."
+NUMBERS = ("0", "1", "2", "3", "4", "5")
+DARK, LIGHT = 110, 195  # mean of a ground on which black, or white, cannot be seen
+
+DESCRIBE = ("What is in the picture?", "Describe the picture.", "What do you see?", "What is this?",
+    "What can you see in the image?",
+            "Describe this image.", "What does the image show?", "What's in this picture?",
+            "Tell me what you see.")  # fmt: skip
+COLOUR = ("What colour is the {0}?", "What color is the {0}?", "Which colour does the {0} have?",
+    "Tell me the colour of the {0}.",
+          "What is the color of the {0}?")  # fmt: skip
+COLOUR_ONE = (
+    "What colour is it?",
+    "What color is this?",
+    "Which colour is the shape?",
+    "What colour do you see?",
+)
+SHAPE = (
+    "What shape is {0}?",
+    "Which shape is {0}?",
+    "What is the {0} shape?",
+    "What is {0} in the picture?",
+)
+SHAPE_ONE = (
+    "What shape is it?",
+    "What shape is this?",
+    "Which shape do you see?",
+    "What kind of shape is in the picture?",
+)
+WHERE = (
+    "Where is the {0}?",
+    "Where is the {0} in the picture?",
+    "In which place is the {0}?",
+    "Where do you see the {0}?",
+)
+COUNT = (
+    "How many shapes are there?",
+    "How many shapes do you see?",
+    "Count the shapes.",
+    "How many objects are in the picture?",
+)
+COUNT_KIND = (
+    "How many {0}s are there?",
+    "How many {0}s do you see?",
+    "Count the {0}s.",
+    "How many {0}s are in the picture?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One thing in a picture; `place` numbers the cells of the 3 x 3 grid row by row."""
+
+    kind: str
+    colour: str
+    place: int
+
+    @property
+    def told(self) -> str:
+        """In words, e.g. "a red circle at the top left"."""
+        preposition = "in" if self.place == 4 else "on" if self.place in (3, 5) else "at"
+        article = "an" if self.colour[0] in "aeiou" else "a"
+        return f"{article} {self.colour} {self.kind} {preposition} the {PLACES[self.place]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a picture shows, in reading order."""
+
+    shapes: tuple[Shape, ...]
+    ground: tuple[int, int, int]
+
+    @property
+    def told(self) -> str:
+        """All of it in one sentence."""
+        parts = [shape.told for shape in self.shapes]
+        text = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+        return f"{text[0].upper()}{text[1:]}."
+
+    @property
+    def key(self) -> str:
+        """What tells it from other scenes."""
+        return ";".join(f"{s.colour} {s.kind} {s.place}" for s in self.shapes)
+
+
+def picture(draw: Draw) -> Sample:
+    """Up to three questions about one picture."""
+    shapes = draw.pick((1, 1, 1, 2, 2, 3, 4, 5))
+    scene = draw.mine(lambda: a_scene(draw, shapes), lambda s: s.key)
+    image = {"type": "image", "image": drawn(draw, scene)}
+    task, question, answer = _asked(draw, scene)
+    text = {"type": "text", "text": natural(draw, question)}
+    if draw.chance(0.3):
+        return said(task, [image, text], answer, THOUGHT)
+    sample = said(task, [image, text], answer)
+    for _ in range(draw.number(0, 2)):
+        task, question, answer = _asked(draw, scene)
+        sample = followed(sample, natural(draw, question), answer)
+    return sample
+
+
+def a_scene(draw: Draw, count: int) -> Scene:
+    """Shapes in different cells, visible on their ground; of `count` > 3 all are of two kinds."""
+    ground = draw.pick(GROUNDS)
+    mean = sum(ground) / 3
+    hidden = {"black"} if mean < DARK else {"white", "yellow"} if mean > LIGHT else set()
+    colours = [name for name in COLOURS if name not in hidden]
+    kinds = draw.some(SHAPES, 2) if count > 3 else SHAPES
+    places = sorted(draw.some(range(9), count))
+    shapes = tuple(Shape(draw.pick(kinds), draw.pick(colours), place) for place in places)
+    return Scene(shapes, ground)
+
+
+def drawn(draw: Draw, scene: Scene) -> Image.Image:
+    """Paint a scene; sizes, places within their cell and shades vary a little."""
+    width, height = (draw.number(84, 140) for _ in range(2))
+    if draw.chance(0.5):
+        width = height
+    image = Image.new("RGB", (width, height), scene.ground)
+    canvas = ImageDraw.Draw(image)
+    for shape in scene.shapes:
+        row, column = divmod(shape.place, 3)
+        radius = min(width, height) / 6 * (0.62 + 0.33 * draw.random.random())
+        slack = [min(max(0.0, side / 6 - radius), radius / 3) for side in (width, height)]
+        x = width * (2 * column + 1) / 6 + slack[0] * (2 * draw.random.random() - 1)
+        y = height * (2 * row + 1) / 6 + slack[1] * (2 * draw.random.random() - 1)
+        _paint(canvas, shape.kind, (x, y), radius, _shade(draw, shape.colour))
+    return image
+
+
+def _asked(draw: Draw, scene: Scene) -> tuple[str, str, str]:
+    """Task, question, answer."""
+    kind = draw.pick(("describe", "describe", "colour", "shape", "place", "count", "count"))
+    if kind == "count":
+        return _counted(draw, scene)
+    if kind == "describe":
+        return "describe", draw.pick(DESCRIBE), scene.told
+    ask = {"colour": _colour, "shape": _shape, "place": _place}[kind]
+    asked = ask(draw, scene)
+    return (kind, *asked) if asked else ("describe", draw.pick(DESCRIBE), scene.told)
+
+
+def _colour(draw: Draw, scene: Scene) -> tuple[str, str] | None:
+    if len(scene.shapes) == 1 and draw.chance(0.4):
+        return draw.pick(COLOUR_ONE), _sentence(scene.shapes[0].colour)
+    shape = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
+    return (
+        None if shape is None else (draw.pick(COLOUR).format(shape.kind), _sentence(shape.colour))
+    )
+
+
+def _shape(draw: Draw, scene: Scene) -> tuple[str, str] | None:
+    if len(scene.shapes) == 1 and draw.chance(0.4):
+        return draw.pick(SHAPE_ONE), _sentence(f"a {scene.shapes[0].kind}")
+    shape = _only(draw, scene.shapes, [s.colour for s in scene.shapes])
+    return (
+        None
+        if shape is None
+        else (draw.pick(SHAPE).format(shape.colour), _sentence(f"a {shape.kind}"))
+    )
+
+
+def _place(draw: Draw, scene: Scene) -> tuple[str, str] | None:
+    shape = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
+    name = shape and shape.kind
+    if draw.chance(0.5) or shape is None:
+        shape = _only(draw, scene.shapes, [f"{s.colour} {s.kind}" for s in scene.shapes])
+        name = shape and f"{shape.colour} {shape.kind}"
+    if shape is None:
+        return None
+    return draw.pick(WHERE).format(name), _sentence(shape.told.partition(f"{shape.kind} ")[2])
+
+
+def _counted(draw: Draw, scene: Scene) -> tuple[str, str, str]:
+    if draw.chance(0.4):
+        return "picture count", draw.pick(COUNT), NUMBERS[len(scene.shapes)]
+    kind = draw.pick(scene.shapes).kind if draw.chance(0.85) else draw.pick(SHAPES)
+    count = sum(shape.kind == kind for shape in scene.shapes)
+    return "picture count", draw.pick(COUNT_KIND).format(kind), NUMBERS[count]
+
+
+def _only(draw: Draw, shapes: Sequence[Shape], names: Sequence[str]) -> Shape | None:
+    """One that its name tells from all others, if there is one."""
+    alone = [s for s, name in zip(shapes, names, strict=True) if names.count(name) == 1]
+    return draw.pick(alone) if alone else None
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _shade(draw: Draw, colour: str) -> tuple[int, ...]:
+    return tuple(min(255, max(0, level + draw.number(-15, 15))) for level in COLOURS[colour])
+
+
+def _paint(
+    canvas: ImageDraw.ImageDraw,
+    kind: str,
+    centre: tuple[float, float],
+    radius: float,
+    fill: tuple[int, ...],
+) -> None:
+    x, y = centre
+    if kind == "circle":
+        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+    elif kind == "square":
+        side = radius * 0.86
+        canvas.rectangle((x - side, y - side, x + side, y + side), fill)
+    else:
+        canvas.polygon([(x + a * radius, y + b * radius) for a, b in _CORNERS[kind]], fill)
+
+
+def _star() -> list[tuple[float, float]]:
+    turns = [math.pi * n / 5 for n in range(10)]
+    return [
+        ((0.42 if n % 2 else 1.0) * math.sin(turn), -(0.42 if n % 2 else 1.0) * math.cos(turn))
+        for n, turn in enumerate(turns)
+    ]
+
+
+_CORNERS = {"triangle": [(0, -1), (0.95, 0.75), (-0.95, 0.75)], "star": _star()}

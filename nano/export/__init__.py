@@ -1,0 +1,1 @@
+"""The trained model as a checkpoint directory, exactly as the large ones are published."""

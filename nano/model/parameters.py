@@ -1,0 +1,84 @@
+"""All weights of the model by their published names, but for the routed experts, which are stacked.
+
+    language_model's names, e.g. model.layers.1.self_attn.q_a_proj.weight   [out, in]
+    model.layers.1.mlp.experts.gate_up    [experts, 2 * intermediate, hidden]   gate above up
+    model.layers.1.mlp.experts.down       [experts, hidden, intermediate]
+
+Residual branches begin small (1 / sqrt(2 L)), the head nearly flat, so that the first loss is the
+logarithm of the vocabulary and no layer drowns another.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hybrid.checkpoint.expected import expected_tensors
+from hybrid.config import ModelConfig
+
+Parameters = dict[str, Tensor]
+
+BIAS = "mlp.gate.e_score_correction_bias"  # moved by the loads, never by a gradient
+_OUTPUTS = ("o_proj.weight", "down_proj.weight", "wo.weight", "fc1.weight")
+_PLAIN = ("embed_tokens.weight", "pos_emb.weight", "lm_head.weight", "mlp.gate.weight")
+_PLAIN_STD = (0.5, 0.02, 0.01, 0.06)
+
+
+def initial(config: ModelConfig, seed: int) -> Parameters:
+    """Draw all weights in float32, the same for the same seed."""
+    random = torch.Generator().manual_seed(seed)
+    made = {
+        want.name: _drawn(want.name, want.shape, config, random)
+        for want in expected_tensors(config)
+        if ".mlp.experts." not in want.name
+    }
+    for name, shape in expert_shapes(config):
+        made[name] = _drawn(name, shape, config, random)
+    return made
+
+
+def expert_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Yield name and shape of every stack of routed weights."""
+    text = config.text
+    count, hidden, inner = text.n_routed_experts, text.hidden_size, text.moe_intermediate_size
+    for layer in range(text.first_k_dense_replace, text.num_hidden_layers):
+        prefix = f"model.layers.{layer}.mlp.experts."
+        yield f"{prefix}gate_up", (count, 2 * inner, hidden)
+        yield f"{prefix}down", (count, hidden, inner)
+
+
+def is_expert(name: str) -> bool:
+    """Tell whether a tensor is a stack of routed weights: INT4 in the checkpoint."""
+    return ".mlp.experts." in name
+
+
+def is_trained(name: str) -> bool:
+    """Tell whether gradients move a tensor."""
+    return not name.endswith(BIAS)
+
+
+def _drawn(
+    name: str, shape: tuple[int, ...], config: ModelConfig, random: torch.Generator
+) -> Tensor:
+    if name.endswith((".bias", BIAS)):
+        return torch.zeros(shape)
+    if len(shape) == 1:
+        return torch.ones(shape)
+    noise = torch.randn(shape, generator=random)
+    for ending, std in zip(_PLAIN, _PLAIN_STD, strict=True):
+        if name.endswith(ending):
+            return noise * std
+    fan_in = math.prod(shape[1:]) if len(shape) == 4 else shape[-1]
+    return noise * (_gain(name, config) / math.sqrt(fan_in))
+
+
+def _gain(name: str, config: ModelConfig) -> float:
+    text = config.text
+    if name.endswith("experts.down"):
+        spread = math.sqrt(text.num_experts_per_tok) / text.routed_scaling_factor
+        return spread / math.sqrt(2 * text.num_hidden_layers)
+    if name.endswith(_OUTPUTS):
+        layers = config.vision.vt_num_hidden_layers if "vision" in name and config.vision else 0
+        return 1 / math.sqrt(2 * (layers or text.num_hidden_layers))
+    return 1.0

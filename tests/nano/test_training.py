@@ -1,0 +1,158 @@
+"""Steps of training: they learn, they balance, and an interrupted run gives the same bits."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nano.data import mix
+from nano.data.vocabulary import learnt
+from nano.model.forward import Graph
+from nano.model.parameters import BIAS, initial, is_expert
+from nano.model.rounding import bf16, int4
+from nano.model.shape import model_config
+from nano.training.balance import balance, skew
+from nano.training.crew import Crew
+from nano.training.evaluation import accuracy, nats
+from nano.training.log import forget, plot, record, show
+from nano.training.loop import step
+from nano.training.masters import Masters
+from nano.training.optimiser import Optimiser, orthogonal
+from nano.training.schedule import Plan
+from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
+
+PLAN = Plan(steps=6, tokens=300, micro=512, warm_up=2, rate=3e-3)
+
+
+@pytest.fixture
+def crew():
+    crew = Crew(2)
+    yield crew
+    crew.close()
+
+
+def fresh(shape, vocabulary, plan=PLAN):
+    master = initial(model_config(shape, vocabulary), plan.seed)
+    return Run(plan, shape, Masters.of(master), Optimiser.of(master))
+
+
+def same_bits(one, other):
+    return all(torch.equal(one.weights.master[n], w) for n, w in other.weights.master.items())
+
+
+def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(
+    small_shape, nano_vocabulary, renderer, crew, tmp_path
+):
+    graph = Graph(model_config(small_shape, nano_vocabulary))
+    straight = fresh(small_shape, nano_vocabulary)
+    for _ in range(6):
+        step(straight, graph, renderer, crew)
+    halted = fresh(small_shape, nano_vocabulary)
+    for _ in range(3):
+        step(halted, graph, renderer, crew)
+    save(tmp_path, halted)
+    resumed = load(tmp_path)
+    assert resumed.step == 3
+    for _ in range(3):
+        step(resumed, Graph(model_config(small_shape, nano_vocabulary)), renderer, crew)
+    assert same_bits(resumed, straight)
+    forgetful = load(tmp_path)
+    forgetful.optimiser.count = 0
+    for _ in range(3):
+        step(forgetful, graph, renderer, crew)
+    assert not same_bits(forgetful, straight)
+
+
+def test_a_batch_can_be_learnt_by_heart(small_shape, nano_vocabulary, renderer, crew):
+    plan = replace(PLAN, steps=60, warm_up=5, rate=1e-2)
+    run, graph = fresh(small_shape, nano_vocabulary, plan), None
+    graph = Graph(model_config(small_shape, nano_vocabulary))
+    losses = []
+    for _ in range(40):
+        run.step = 10  # the same conversations, the same rate
+        losses.append(step(run, graph, renderer, crew).loss)
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_the_graph_sees_rounded_weights_after_every_step(
+    small_shape, nano_vocabulary, renderer, crew
+):
+    run = fresh(small_shape, nano_vocabulary)
+    step(run, Graph(model_config(small_shape, nano_vocabulary)), renderer, crew)
+    for name, master in run.weights.master.items():
+        if is_expert(name):
+            assert torch.equal(run.weights.seen[name], int4(master)), name
+        elif not name.endswith(BIAS):
+            assert torch.equal(run.weights.seen[name], bf16(master)), name
+
+
+def test_the_idle_are_favoured(small_shape, nano_vocabulary):
+    run = fresh(small_shape, nano_vocabulary)
+    load_ = torch.tensor([9, 1, 2, 4, 4, 4, 4, 4])
+    balance(run.weights, {1: load_}, 0.5)
+    bias = run.weights.seen[f"model.layers.1.{BIAS}"]
+    assert torch.equal(torch.sign(bias), torch.sign(4.0 - load_.float()))
+    assert skew(load_) == 9 / 4
+
+
+def test_orthogonal_brings_singular_values_near_one():
+    for shape in ((20, 30), (30, 20), (4, 16, 32)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.3
+        assert values.max() < 1.4
+
+
+def test_the_schedule_warms_up_holds_and_ends_near_nothing():
+    plan = Plan(steps=100, warm_up=10, decay_from=0.5)
+    factors = [plan.factor(n) for n in range(100)]
+    assert factors[0] == 0.1
+    assert set(factors[10:50]) == {1.0}
+    assert factors[99] == pytest.approx(0.02)
+    assert [plan.stage(n) for n in (0, 50, 99)] == ["copy", "all", "long"]
+
+
+def test_evaluation_counts_what_greedy_decoding_would_get_right(
+    small_shape, nano_vocabulary, renderer
+):
+    run = fresh(small_shape, nano_vocabulary)
+    graph = Graph(model_config(small_shape, nano_vocabulary))
+    assert accuracy(graph, run.weights.seen, renderer, ["identity"], 5) == {"identity": 0.0}
+
+    class Knowing:
+        """A graph that knows the answers."""
+
+        def __call__(self, p, batch):
+            logits = torch.nn.functional.one_hot(batch.targets, 768).float()
+            logits[batch.owners == 0, :5] += 2  # but for those of the first conversation
+            return type("Output", (), {"logits": logits})
+
+    assert accuracy(Knowing(), {}, renderer, ["identity"], 5)["identity"] == pytest.approx(0.8)
+    rows = [renderer.row(s) for s in mix.held_out("identity", 2)]
+    spent, ids = nats(graph, run.weights.seen, rows)["identity"]
+    assert ids == sum(sum(w > 0 for w in row.weight) for row in rows)
+    assert spent / ids == pytest.approx(math.log(768), rel=0.05)
+
+
+def test_the_log_is_cut_where_a_run_resumes(
+    small_shape, nano_vocabulary, renderer, crew, tmp_path, capsys
+):
+    run = fresh(small_shape, nano_vocabulary)
+    report = step(run, Graph(model_config(small_shape, nano_vocabulary)), renderer, crew)
+    for number in (1, 2, 3):
+        record(tmp_path, number, 1.0, report)
+    forget(tmp_path, 2)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    show(report, 2, 6, 1000.0, 60.0)
+    assert "step     2/6" in capsys.readouterr().out
+    plot(tmp_path)
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_the_vocabulary_is_learnt_alike_each_time_and_keeps_digits_apart(tmp_path):
+    vocabulary = learnt(900)
+    assert len(vocabulary.base) == 900
+    assert not [t for t in vocabulary.base[256:] if any(48 <= byte < 58 for byte in t)]
+    assert b" Paris" in vocabulary.base
+    save_vocabulary(tmp_path, vocabulary)
+    assert load_vocabulary(tmp_path) == vocabulary
