@@ -33,7 +33,11 @@ def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Which experts stay in memory.",
         ),
         click.option("--records", type=FILE, help="What `kimi-local prepare` wrote elsewhere."),
-        click.option("--vram-budget", type=ByteSize(), help="Experts on GPUs, as in 64GB."),
+        click.option(
+            "--vram-budget",
+            type=ByteSize(),
+            help="Experts on GPUs, as in 64GB. [default: all that is free]",
+        ),
         click.option(
             "--ram-budget",
             type=ByteSize(),
@@ -44,13 +48,13 @@ def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             "--activation",
             type=click.Choice(["auto", "int8", "int16", "bf16"]),
             default="auto",
-            help="Activations of the CPU experts.",
+            help="Activations of the routed experts.",
         ),
         click.option(
             "--backbone-weights",
             type=click.Choice(["bf16", "int8"]),
             default="bf16",
-            help="Attention, shared experts and head on the CPU; int8 halves their bytes.",
+            help="Attention, shared experts and head; int8 halves their bytes.",
         ),
         click.option("--no-vision", is_flag=True, help="Leave out what sees pictures and videos."),
         click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads."),

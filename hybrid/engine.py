@@ -67,14 +67,15 @@ def load(
 ) -> "Engine":
     """Load a checkpoint directory of the Kimi K2 family.
 
-    device      "auto" takes CUDA where torch sees it, else the CPU
+    device      "auto" takes CUDA where torch sees a card with room for the backbone, else the CPU
     threads     CPU workers; default: physical cores this process may use
     activation  numerics of the routed experts: "int8", "int16" (finer), "bf16" (as trained, slow);
                 "auto" takes int16 where a measurement says that decode loses less than a tenth
-    backbone_weights  "bf16" (as published) or, on the CPU, "int8": half the bytes, rounded
+    backbone_weights  "bf16" (as published) or "int8": half the bytes, rounded
     ram_budget  bytes of RAM for routed experts, which are read from the file where they do not fit;
                 default: all that is free beside the rest of the model
-    vram_budget bytes of the device for the most wanted of them, out of RAM's share
+    vram_budget bytes of the cards for the most wanted of them; default: all that is free there.
+                Without a card a second share of RAM, default none
     kv_tokens   positions of the KV cache; default 32,768 or what the model allows
     isa         kernel set, one of `hybrid.cpu_experts.available_isas()`; default the best
     vision      False leaves the vision tower out, if there is one, and saves its memory
