@@ -25,13 +25,13 @@ import synthetic
 from ceilings import host_peaks
 from environment import environment
 from hand_off import launch_and_join_us, tiny_step_us
-from noise import cores_of_others, usage
 from ours import Ours
 from peer import PEERS, PeerError, PeerProcess, require
 from rounds import LONGEST_S, Run, check, measure
 from rows import Row, json_lines, rows, table
 from synthetic import RECORD_BYTES, TOP_K
 
+from hybrid.benchmark.noise import cores_of_others, usage
 from hybrid.cpu_experts import available_isas, verify
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.errors import KimiLocalError, PlacementError

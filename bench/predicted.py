@@ -167,7 +167,7 @@ class Around:
         self.asked = Asked()
         self._model_dir, self._threads, self._hits = model_dir, args.threads, hits
         self._sizes = ModelSizes.of(ModelConfig.from_dir(model_dir).text)
-        self.machine = probe(model_dir)
+        self.machine = Hardware()  # until a case begins
 
     def begin(self, _engine: hybrid.Engine, _case: Case) -> None:
         self.machine = self._calibrated()

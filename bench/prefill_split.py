@@ -25,9 +25,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from environment import environment
-from noise import cores_of_others, usage
 from numpy.typing import NDArray
 
+from hybrid.benchmark.noise import cores_of_others, usage
 from hybrid.cache.card_room import RING
 from hybrid.cache.split import Costs, Split, split
 from hybrid.placement import builtin_config, builtin_machine

@@ -28,9 +28,9 @@ import sys
 from pathlib import Path
 
 from environment import environment
-from noise import cores_of_others, usage
 from tiers_turn import SHAPE, turn
 
+from hybrid.benchmark.noise import cores_of_others, usage
 from hybrid.cache.prepare import prepare
 from hybrid.cache.record_file import DEFAULT_NAME
 from hybrid.tiny import TinyShape, write_tiny

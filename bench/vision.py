@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from dense import LAYER
 from environment import environment
-from noise import cores_of_others, usage
 from PIL import Image
 
+from hybrid.benchmark.noise import cores_of_others, usage
 from hybrid.checkpoint.expected import expected_tensors
 from hybrid.config import ModelConfig, VisionConfig
 from hybrid.cpu_experts.cores import available_cores

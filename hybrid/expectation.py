@@ -12,9 +12,9 @@ from hybrid.cache.source import slot_bytes
 from hybrid.cache.tiers import Tiers
 from hybrid.config import ModelConfig
 from hybrid.generation import Timing
-from hybrid.hardware import ModelSizes, probe
 from hybrid.last_run import Moment, Run, measured, planned
 from hybrid.load_options import LoadOptions
+from hybrid.loader import this_machine
 from hybrid.placement import Plan, PlanOptions, plan
 
 
@@ -23,12 +23,7 @@ def expect(config: ModelConfig, options: LoadOptions, experts: Tiers) -> Plan | 
 
     Rates are this machine's where it was calibrated, else assumed (`plan.assumed`).
     """
-    machine = probe(
-        threads=options.threads,
-        isa=options.isa,
-        activation=options.activation,
-        sizes=ModelSizes.of(config.text),
-    )
+    machine = this_machine(config, options)
     ram = replace(machine.ram, free_bytes=machine.ram.total_bytes or machine.ram.free_bytes)
     gpus = tuple(replace(gpu, free_bytes=gpu.vram_bytes) for gpu in machine.gpus)
     machine = replace(machine, ram=ram, gpus=gpus)

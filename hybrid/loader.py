@@ -23,7 +23,7 @@ from hybrid.config import ModelConfig, TextConfig
 from hybrid.cpu_experts import auto_mode, dispatch, selfcheck
 from hybrid.cpu_experts.cores import available_cores
 from hybrid.errors import ConfigError, PlacementError
-from hybrid.hardware import ModelSizes, probe
+from hybrid.hardware import Hardware, ModelSizes, probe
 from hybrid.load_options import DEFAULT_KV_TOKENS, LoadOptions
 from hybrid.model import Model
 from hybrid.placement.streaming import streaming_costs
@@ -163,18 +163,22 @@ def _cache_options(config: ModelConfig, placed: Placed) -> CacheOptions:
 
 def _streaming(config: ModelConfig, placed: Placed) -> Costs | None:
     """What the split of a prompt between CPU and cards counts with."""
-    options = placed.options
-    machine = probe(
+    machine = this_machine(config, placed.options)
+    numbers = [placed.cards[card].device.index or 0 for card in placed.reserved.cards.cards]
+    if max(numbers) >= len(machine.gpus):
+        log.warning("prompts stay off the cards: nobody describes card %d", max(numbers))
+        return None
+    return streaming_costs(config, machine, cards=numbers, threads=placed.options.threads)
+
+
+def this_machine(config: ModelConfig, options: LoadOptions) -> Hardware:
+    """This machine with the rates that were measured for the model and these options."""
+    return probe(
         threads=options.threads,
         isa=options.isa,
         activation=options.activation,
         sizes=ModelSizes.of(config.text),
     )
-    numbers = [placed.cards[card].device.index or 0 for card in placed.reserved.cards.cards]
-    if max(numbers) >= len(machine.gpus):
-        log.warning("prompts stay off the cards: nobody describes card %d", max(numbers))
-        return None
-    return streaming_costs(config, machine, cards=numbers, threads=options.threads)
 
 
 def _load_backbone(

@@ -13,17 +13,20 @@ class Usage:
     clock: float
     busy: float
     stolen: float  # by other guests of the host, where the kernel can tell
-    own: float  # of this process
+    own: float  # of this process and its children, also those that have ended
 
 
 def usage() -> Usage:
     """The counters now."""
-    cores, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    cores, process = psutil.cpu_times(), psutil.Process()
+    own, living = process.cpu_times(), [each.cpu_times() for each in process.children()]
     return Usage(
         perf_counter(),
         busy=cores.user + cores.nice + cores.system,
         stolen=getattr(cores, "steal", 0.0),
-        own=own.user + own.system,
+        own=own.children_user
+        + own.children_system
+        + sum(times.user + times.system for times in (own, *living)),
     )
 
 

@@ -68,15 +68,15 @@ class HostSlots:
 
     def fill(self, slot: int, record: Bytes) -> None:
         """Copy a whole record into a slot."""
-        for at, piece in self._pieces(slot):
+        for at, piece in self.pieces(slot):
             np.copyto(piece, record[at : at + len(piece)])
 
     def copy_out(self, slot: int, record: Bytes) -> None:
         """Copy a slot's record to the first bytes of `record`."""
-        for at, piece in self._pieces(slot):
+        for at, piece in self.pieces(slot):
             np.copyto(record[at : at + len(piece)], piece)
 
-    def _pieces(self, slot: int) -> Iterator[tuple[int, Bytes]]:
+    def pieces(self, slot: int) -> Iterator[tuple[int, Bytes]]:
         """The parts of a slot with their offsets in the record."""
         for shard in self.shards:
             row = shard.records[slot]

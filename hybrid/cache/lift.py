@@ -4,14 +4,11 @@ locked    slot of RAM ─────────────────── 
 else      slot of RAM ── copy ──> pinned ─ link ──> device      a core copies, 10 GB/s or so
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from hybrid.accelerator.interface import Accelerator, Event, Stream
 from hybrid.cache.host_slots import HostSlots
-from hybrid.cpu_experts.shards import GATE_BLOCKS
 
 STAGES = 4  # pinned records: one is filled while others cross the link
 
@@ -35,8 +32,8 @@ class Lift:
         The slot of RAM may not change until an event behind that is done.
         """
         if self._direct:
-            for at, piece in self._pieces(host_slot):
-                self._stream.copy(target[at : at + len(piece)], piece)
+            for at, piece in self._source.pieces(host_slot):
+                self._stream.copy(target[at : at + len(piece)], torch.from_numpy(piece))
             return
         at, self._next = self._next, (self._next + 1) % len(self._stages)
         if (sent := self._sent[at]) is not None:
@@ -44,17 +41,6 @@ class Lift:
         self._source.copy_out(host_slot, self._stages[at].numpy())
         self._stream.copy(target, self._stages[at])
         self._sent[at] = self._stream.record()
-
-    def _pieces(self, host_slot: int) -> Iterator[tuple[int, Tensor]]:
-        """The parts of a slot on their NUMA nodes (cpu_experts/shards.py), by offset."""
-        shape = self._source.shape
-        for shard in self._source.shards:
-            row = torch.from_numpy(shard.records[host_slot])
-            down = shard.down_at(shape)
-            yield shard.gates.start * GATE_BLOCKS * shape.gate_block_bytes, row[:down]
-            nbytes = len(shard.downs) * shape.down_block_bytes
-            at = shape.down_offset + shard.downs.start * shape.down_block_bytes
-            yield at, row[down : down + nbytes]
 
     def settle(self) -> None:
         """Nothing is under way any more."""

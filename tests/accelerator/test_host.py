@@ -2,10 +2,8 @@
 
 import gc
 import random
-import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import torch
 from hybrid.accelerator import host
 from hybrid.accelerator.host import HostAccelerator, Link
 from hybrid.errors import ConfigError, KernelError
+from tests import interrupting
 
 PATIENCE = 30
 
@@ -278,37 +277,8 @@ def test_pinned_memory_is_bytes_and_locks_are_granted(unit):
 
 
 def interrupted(call, at):
-    """End `call` before that bytecode of host.py, as Ctrl-C does; whether it got there.
-
-    In a thread of its own, for the sake of later tests: see tests/cache/test_interrupts.py.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_interrupted, call, at).result()
-
-
-def _interrupted(call, at):
-    count = 0
-
-    def trace(frame, event, _):
-        nonlocal count
-        if Path(frame.f_code.co_filename).name != "host.py":
-            return None
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        if count == at:
-            count += 1
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    """Ctrl-C in host.py; whether it got there."""
+    return interrupting.interrupted(call, at, lambda file: Path(file).name == "host.py")
 
 
 def test_after_an_interrupt_anywhere_a_settled_stream_works(unit):

@@ -4,10 +4,8 @@ And `close` while another thread is in the middle of an answer: nobody hangs.
 """
 
 import random
-import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from hybrid.cache import tiers as tiers_module
 from hybrid.cache import warm_start
 from hybrid.cache.tiers import Tiers
 from hybrid.errors import KernelError, RequestError
+from tests import interrupting
 from tests.cache.tiered import (
     SHAPE,
     answers,
@@ -63,38 +62,8 @@ def no_earlier_run(monkeypatch):
 
 
 def interrupted(call, at):
-    """Whether `call` was ended before the bytecode of that number, of those in WATCHED.
-
-    In a thread of its own: where the bytecode was the end of an `except`, the interpreter goes on
-    taking that exception for the one being handled, and would in every test that follows.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_interrupted, call, at).result()
-
-
-def _interrupted(call, at):
-    count = 0
-
-    def trace(frame, event, _):
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(WATCHED):
-            return None
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        if count == at:
-            count += 1  # once is enough
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    """Ctrl-C in the cache or in the devices below it."""
+    return interrupting.interrupted(call, at, lambda file: file.startswith(WATCHED))
 
 
 def routing(rng, hidden):
