@@ -155,3 +155,10 @@ def test_the_loader_refuses_a_card_that_is_too_small(tiny_dir, weights, monkeypa
         with pytest.raises(PlacementError, match="device='cpu'") as caught:
             reservation.reserve(config.text, checkpoint, asked, [least - 1])
     assert ("backbone_weights='int8'" in str(caught.value)) is (weights == "bf16")
+
+
+def test_what_cards_hold_takes_no_ram_of_the_loaders():
+    asked = LoadOptions(device="cuda")
+    none, some = (reservation.share_experts(K25.text, asked, 400 * GB, n) for n in (0, 1000))
+    assert some.device == 1000
+    assert some.ram == none.ram > 0

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,3 +227,21 @@ def test_a_model_without_experts():
     parts = speed.decode(dense, SPEEDS, Hits(0, 1, 0), "cpu")
     assert parts["experts"] == parts["experts_file"] == 0
     assert speed.prefill(dense, SPEEDS, IN_RAM, "cpu", 10)["experts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kernels_s", "read_s", "total"),
+    [
+        (0.0, 3.0, 3.0),  # nothing to slow it down
+        (2.0, 0.0, 2.0),
+        (1.0, 3.0, 4.0),  # kernels take 2 s, in which 1 s of reading is done; 2 s are left
+        (4.0, 1.0, 5.0),  # reading takes 2 s, in which 1 s of kernels is done; 3 s are left
+        (1.0, 1.0, 2.0),  # both end together
+    ],
+)
+def test_reads_and_kernels_slow_each_other_only_while_both_work(kernels_s, read_s, total):
+    rates = SimpleNamespace(
+        experts_gb_s=10.0, experts_gb_s_while_reading=5.0,
+        disk_gb_s=2.0, disk_gb_s_while_computing=1.0,
+    )  # fmt: skip
+    assert speed.beside_reads(kernels_s, read_s, rates) == pytest.approx(total)
