@@ -176,8 +176,8 @@ def test_a_planted_fault_shows(fault, kind, model_dir, wanted, monkeypatch):
     with load(model_dir, **TRAFFIC) as engine:
         try:
             got = said(engine)
-        except (AssertionError, KernelError):
-            return  # the books noticed first, or the sampler that numbers are none
+        except (AssertionError, KernelError, RuntimeWarning):
+            return  # the books noticed first, or numpy and the sampler that rubbish overflows
         assert not same(got, wanted)
 
 
