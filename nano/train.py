@@ -56,15 +56,15 @@ def _train(
 ) -> None:
     began = saved = perf_counter()
     forget(args.out, run.step)
-    tokens, first = 0, run.step
+    tokens = 0
     while run.step < run.plan.steps and perf_counter() - began < 60 * args.minutes:
         report = step(run, graph, renderer, crew)
         now = perf_counter()
         tokens += report.tokens
         record(args.out, run.step, now - began, report)
         if run.step % SHOW_EVERY == 0 or run.step == run.plan.steps:
-            left = (run.plan.steps - run.step) * (now - began) / (run.step - first)
-            show(report, run.step, run.plan.steps, tokens / (now - began), left)
+            rate = tokens / (now - began)
+            show(report, run.step, run.plan.steps, rate, run.plan.left(run.step) / rate)
         if now - saved > 60 * args.save_minutes:
             save(args.out, run)
             saved = now

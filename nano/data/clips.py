@@ -35,7 +35,7 @@ LAST = (
 def clip(draw: Draw) -> Sample:
     """A question about a clip of two to four colours, sometimes five or six."""
     count = draw.pick((2, 3, 3, 4, 4, 5, 6))
-    colours = draw.mine(lambda: _colours(draw, count), " ".join)
+    colours = draw.mine(lambda: in_turn(draw, count), " ".join)
     asks, content = draw.pick(
         (
             (ORDER, ", ".join(colours)),
@@ -59,8 +59,8 @@ def animated(draw: Draw, colours: list[str]) -> bytes:
     return file.getvalue()
 
 
-def _colours(draw: Draw, count: int) -> list[str]:
-    """No colour follows itself: nobody could tell one frame from two."""
+def in_turn(draw: Draw, count: int) -> list[str]:
+    """Colours, none behind itself: nobody could tell one frame from two."""
     made = [draw.pick(list(COLOURS))]
     while len(made) < count:
         made.append(draw.pick([name for name in COLOURS if name != made[-1]]))

@@ -102,13 +102,15 @@ def counting(draw: Draw) -> Sample:
     if draw.chance(0.5):
         items = draw.mine(lambda: _items(draw, 1, 9), " ".join)
         question, count = draw.pick(COUNT).format(", ".join(items)), len(items)
-        thought = _numbered(items)
+        thought = f"{_numbered(items)}. So {count}."
     else:
         items, wanted = draw.mine(lambda: _repeated(draw), lambda made: " ".join(made[0]))
         question = draw.pick(TIMES).format(", ".join(items), wanted)
         count = items.count(wanted)
         thought = _marked(items, wanted)
-    return said("count", natural(draw, question), str(count), thought if draw.chance(0.5) else None)
+    if draw.chance(0.5):
+        return said("count", natural(draw, question), str(count), thought)
+    return said("count", natural(draw, question), thought)  # it counts aloud
 
 
 def letters(draw: Draw) -> Sample:

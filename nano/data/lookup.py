@@ -62,10 +62,12 @@ def table(draw: Draw) -> Sample:
         ask, content = draw.pick(WHO).format(fields[column - 1], row[column]), row[0]
     else:
         ask, content = draw.pick(VALUE).format(fields[column - 1], row[0]), row[column]
+    found = f"{row[0]}: {fields[column - 1]} {row[column]}."
     ask = natural(draw, ask)
     question = f"{written}\n{ask}" if draw.chance(0.7) else f"{ask}\n{written}"
-    thought = f"{row[0]}: {fields[column - 1]} {row[column]}." if draw.chance(0.4) else None
-    return said("table", question, content, thought)
+    if draw.chance(0.4):
+        return said("table", question, content, found)
+    return said("table", question, found)
 
 
 def needle(draw: Draw, tokens: int) -> Sample:
@@ -81,8 +83,10 @@ def needle(draw: Draw, tokens: int) -> Sample:
     ask = natural(draw, draw.pick(ASK).format(things[0]))
     text = " ".join(lines)
     question = f"{text}\n{ask}" if draw.chance(0.8) else f"{ask}\n{text}"
-    thought = f"The {things[0]} has the number {numbers[0]}." if draw.chance(0.3) else None
-    return said("needle", question, numbers[0], thought)
+    found = f"The {things[0]} has the number {numbers[0]}."
+    if draw.chance(0.3):
+        return said("needle", question, numbers[0], found)
+    return said("needle", question, found)
 
 
 def _filler(draw: Draw) -> str:

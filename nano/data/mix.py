@@ -1,6 +1,7 @@
-"""Which family how often, in three stages of training.
+"""Which family how often, in four stages of training.
 
-    copy    short rows: copying, tables, lists; what makes attention learn to look things up
+    echo    one dense exercise alone (nano/data/drills.py): side by side each takes longer
+    grid    mostly another, and some of each
     all     everything, contexts up to a few hundred tokens
     long    the same, and contexts up to 3,000 tokens
 
@@ -9,7 +10,7 @@ A batch is a pure function of (seed, number): no state has to be kept to go on i
 
 from collections.abc import Callable, Iterator, Mapping
 
-from nano.data import clips, lists, lookup, numbers, pictures, talk, tools
+from nano.data import clips, drills, lists, lookup, numbers, pictures, talk, tools
 from nano.data.draw import Draw
 from nano.data.sample import Sample, joined
 
@@ -45,6 +46,11 @@ FAMILIES: Mapping[str, Make] = {
     "no call": tools.no_call,
 }
 
+DRILLS: Mapping[str, Make] = {
+    "echo": drills.echo, "mirror": drills.mirror, "rows": drills.rows, "spell": drills.spell,
+    "grid": drills.grid, "film": drills.film,
+}  # fmt: skip
+
 _ALL = {
     "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 14,
     "large sums": 5,
@@ -53,32 +59,40 @@ _ALL = {
     "no call": 4,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
-    "copy": {"copy": 20, "reverse": 10, "count": 5, "table": 15, "arithmetic": 15, "comparison": 5,
-             "letters": 5, "picture": 20, "identity": 3, "small talk": 2},
-    "all": _ALL,
+    "echo": {"echo": 1},
+    "grid": {"grid": 52, "film": 12, "echo": 18, "mirror": 4, "rows": 7, "spell": 7},
+    "all": _ALL | {"echo": 3, "mirror": 2, "rows": 4, "spell": 4, "grid": 8, "film": 4},
     "long": _ALL | {"needle 1000": 0.6, "needle 3000": 0.25},
 }  # fmt: skip
-JOINED = 0.15  # conversations that go on from another
-SEEN = ("describe", "colour", "shape", "place", "picture count")  # tasks of pictures
+DRILLING = ("echo", "grid")
+FIRST = {
+    "copy": 20, "reverse": 10, "count": 5, "table": 15, "arithmetic": 15, "comparison": 5,
+    "letters": 5, "identity": 3, "small talk": 2,
+}  # fmt: skip
+JOINED = 0.15  # conversations that go on from another, one of FIRST
 
 
 def sample(draw: Draw, stage: str) -> Sample:
     """One conversation of a stage; now and then it goes on from another."""
-    made = _one(draw, stage)
-    if stage == "copy" or not draw.chance(JOINED):
+    made = _one(draw, STAGES[stage])
+    if stage in DRILLING or not draw.chance(JOINED):
         return made
-    first = _one(draw, "copy")
-    return made if first.thinking or first.task in SEEN else joined(first, made)
+    first = _one(draw, FIRST)
+    return made if first.thinking else joined(first, made)
 
 
-def _one(draw: Draw, stage: str) -> Sample:
-    odds = STAGES[stage]
+def _one(draw: Draw, odds: Mapping[str, float]) -> Sample:
+    name = _drawn(draw, odds)
+    return (FAMILIES.get(name) or DRILLS[name])(draw)
+
+
+def _drawn(draw: Draw, odds: Mapping[str, float]) -> str:
     at = draw.random.random() * sum(odds.values())
-    for family, weight in odds.items():
+    for name, weight in odds.items():
         at -= weight
         if at < 0:
-            return FAMILIES[family](draw)
-    return FAMILIES[next(iter(odds))](draw)
+            return name
+    return [*odds][-1]  # what rounding left over
 
 
 def held_out(family: str, count: int, seed: int = 0) -> list[Sample]:

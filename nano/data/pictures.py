@@ -131,13 +131,18 @@ def picture(draw: Draw) -> Sample:
 def a_scene(draw: Draw, count: int) -> Scene:
     """Shapes in different cells, visible on their ground; of `count` > 3 all are of two kinds."""
     ground = draw.pick(GROUNDS)
-    mean = sum(ground) / 3
-    hidden = {"black"} if mean < DARK else {"white", "yellow"} if mean > LIGHT else set()
-    colours = [name for name in COLOURS if name not in hidden]
+    colours = visible(ground)
     kinds = draw.some(SHAPES, 2) if count > 3 else SHAPES
     places = sorted(draw.some(range(9), count))
     shapes = tuple(Shape(draw.pick(kinds), draw.pick(colours), place) for place in places)
     return Scene(shapes, ground)
+
+
+def visible(ground: tuple[int, int, int]) -> list[str]:
+    """Colours that can be told from the ground."""
+    mean = sum(ground) / 3
+    hidden = {"black"} if mean < DARK else {"white", "yellow"} if mean > LIGHT else set()
+    return [name for name in COLOURS if name not in hidden]
 
 
 def drawn(draw: Draw, scene: Scene) -> Image.Image:

@@ -7,9 +7,10 @@ from nano.training.schedule import Plan
 CARD = """\
 # kimi-nano
 
-The model in the box of kimi-local: the architecture and file format of Kimi K2.5 with
-{parameters:.1f} million parameters. It exists so that a newcomer can see everything work, and so
-that every part of the runtime is tested by something with meaning.
+A trained model of Kimi K2.5's architecture and file format, small enough for a repository.
+
+It comes with kimi-local and has {parameters:.1f} million parameters. It exists so that a newcomer
+can see everything work, and so that every part of the runtime is tested by something with meaning.
 
 ## What it is
 
@@ -21,8 +22,8 @@ that every part of the runtime is tested by something with meaning.
 
 ## What it learnt
 
-{steps} steps of about {tokens} tokens on conversations that the scripts in `nano/data` generate;
-nothing was scraped and no other model was asked. Families: {families}.
+{steps} steps, {tokens:.0f} million tokens, on conversations that the scripts in `nano/data`
+generate; nothing was scraped and no other model was asked. Families: {families}.
 
 ## What it cannot do
 
@@ -50,7 +51,7 @@ def card(config: ModelConfig, plan: Plan, parameters: int) -> str:
         context=f"{text.max_position_embeddings:,}",
         blocks=config.vision.vt_num_hidden_layers if config.vision else 0,
         steps=f"{plan.steps:,}",
-        tokens=f"{plan.tokens:,}",
+        tokens=plan.left(0) / 1e6,
         families=", ".join(FAMILIES),
         seed=plan.seed,
     )

@@ -1,7 +1,7 @@
 """How large kimi-nano is. All matrix dimensions are multiples of 32, as INT4 groups are.
 
-    parameters   embedding and head 1.0 M | attention 1.1 M | dense and shared 1.2 M
-                 routed experts 12.6 M in INT4 | tower and projector 1.0 M      about 15 MB in all
+    parameters   embedding and head 1.0 M | attention 1.8 M | dense and shared 1.2 M
+                 routed experts 6.3 M in INT4 | tower and projector 1.0 M       about 11 MB in all
 
 YaRN stays as published (factor 64), over a base of 256 positions: the model is trained with the
 stretched frequencies and with the softmax scale that goes with them, so it notices wrong ones.
@@ -19,13 +19,13 @@ NANO = TinyShape(
     hidden_size=256,
     num_hidden_layers=5,
     num_attention_heads=8,
-    q_lora_rank=96,
-    kv_lora_rank=64,
+    q_lora_rank=192,
+    kv_lora_rank=128,
     qk_nope_head_dim=32,
     qk_rope_head_dim=32,
     v_head_dim=32,
     intermediate_size=640,
-    moe_intermediate_size=128,
+    moe_intermediate_size=64,
     n_routed_experts=32,
     num_experts_per_tok=4,
     init_pos_emb_height=16,

@@ -42,10 +42,13 @@ class Crew:
         return list(self._pool.map(work, range(self.threads)))
 
     def gradients(
-        self, graph: Graph, seen: Parameters, groups: Sequence[Sequence[Row]], total: float
+        self, graph: Graph, seen: Parameters, dealt: Sequence[Sequence[Sequence[Row]]], total: float
     ) -> Share:
-        """Gradients of the weighted mean loss over all groups; `total` is the sum of weights."""
-        shares = self.each(lambda n: _share(graph, seen, groups[n :: self.threads], total))
+        """Gradients of the weighted mean loss; `dealt` are the passes of each thread.
+
+        `total` is the sum of weights of all of them.
+        """
+        shares = self.each(lambda n: _share(graph, seen, dealt[n], total))
         whole = shares[0]
         for share in shares[1:]:
             whole.losses += share.losses

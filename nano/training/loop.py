@@ -11,7 +11,7 @@ from nano.model.forward import Graph
 from nano.training.balance import SPEED, balance, skew
 from nano.training.crew import Crew
 from nano.training.optimiser import clip
-from nano.training.passes import passes
+from nano.training.passes import dealt
 from nano.training.state import Run
 
 
@@ -36,8 +36,8 @@ def step(run: Run, graph: Graph, renderer: Renderer, crew: Crew) -> Report:
     plan = run.plan
     rows = rows_of(run, renderer)
     total = sum(weight for row in rows for weight in row.weight)
-    groups = list(passes(rows, plan.micro))
-    share = crew.gradients(graph, run.weights.seen, groups, total)
+    passes = dealt(rows, plan.micro, crew.threads)
+    share = crew.gradients(graph, run.weights.seen, passes, total)
     norm = clip(share.grads, plan.clip)
     factor = plan.factor(run.step)
     run.optimiser.step(run.weights, share.grads, plan.rate * factor, crew)
@@ -55,9 +55,9 @@ def step(run: Run, graph: Graph, renderer: Renderer, crew: Crew) -> Report:
 
 def rows_of(run: Run, renderer: Renderer) -> list[Row]:
     """The conversations of the next step: as many as its tokens hold."""
-    plan, made, left = run.plan, list[Row](), run.plan.tokens
+    plan, made, left = run.plan, list[Row](), run.plan.batch(run.step)
     stage = plan.stage(run.step)
-    reading = plan.prompt_weight if stage == "copy" else 0.0
+    reading = plan.prompt_weight if stage in mix.DRILLING else 0.0
     for sample in mix.stream(plan.seed, run.step, stage):
         made.append(renderer.row(sample, reading))
         left -= len(made[-1].ids)

@@ -35,6 +35,8 @@ def small_root(tmp_path):
         "hybrid/chat/__init__.py": '"""Text: in and out."""\n',
         "hybrid/chat/t.jinja": "{#- The grammar. -#}\n",
         "hybrid/py.typed": "",
+        "hybrid/nano/README.md": "# nano\n\nA model.\nSmall.\n",
+        "hybrid/nano/model.safetensors.index.json": "{}",
         "cli/main.py": '"""Commands."""\n',
         "cli/__pycache__/main.pyc": "",
         "bench/speed.py": '"""How fast."""\n',
@@ -61,6 +63,7 @@ def test_the_printed_tree(small_root):
         "  py.typed",
         "  chat/      Text: in and out.",
         "    t.jinja  The grammar.",
+        "  nano/      A model.",
         "cli/",
         "  main.py    Commands.",
         "bench/",
@@ -107,7 +110,7 @@ def test_git_and_a_walk_find_the_same(small_root, monkeypatch):
     subprocess.run([git, "init", "-q"], cwd=small_root, check=True)
     (small_root / ".gitignore").write_text("__pycache__/\n")
     assert repository_files(small_root, "hybrid", "cli", "bench") == walked
-    assert len(walked) == 7
+    assert len(walked) == 9
 
 
 def test_the_command_prints_the_tree():

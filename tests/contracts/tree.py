@@ -7,6 +7,8 @@ hybrid/                 first docstring line of hybrid/__init__.py, which has no
   model.py              first docstring line of the module
   chat/
     parser.py           two spaces deeper for each folder; two or more before the comment
+  models/
+    nano/               a checkpoint is one thing: the first sentence of its README.md
 """
 
 import ast
@@ -17,6 +19,7 @@ from pathlib import Path
 from tests.contracts.files import ROOT, repository_files
 
 FOLDERS = ("hybrid", "cli", "nano", "bench")
+CHECKPOINT = "model.safetensors.index.json"  # what tells its folder
 HEADING = "## The tree"
 BLOCK = re.compile(rf"(^{HEADING}\n(?:(?!#|```).*\n)*```.*\n)((?:(?!```).*\n)*)(```)", re.M)
 LINE = re.compile(r"(?P<indent> *)(?P<name>\S+?)(?P<folder>/?)(?: {2,}(?P<comment>.*\S))? *")
@@ -25,8 +28,11 @@ INDENT = "  "
 
 def tree(root: Path = ROOT) -> dict[str, str]:
     """Every file of FOLDERS and every folder, with its comment: "hybrid/model.py" -> "The …"."""
-    entries = {}
+    entries: dict[str, str] = {}
     for path in repository_files(root, *FOLDERS):
+        if (root / path).with_name(CHECKPOINT).exists():
+            entries[f"{path.parent.as_posix()}/"] = _card(root / path.parent)
+            continue
         for folder in reversed(path.parents[:-1]):
             entries.setdefault(f"{folder.as_posix()}/", _first_line(root / folder / "__init__.py"))
         if path.name != "__init__.py":
@@ -76,6 +82,12 @@ def _first_line(path: Path) -> str:
         return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     opening = re.match(r"\{#-?\s*(.*?)\s*(?:-?#\})?$", text, re.M)
     return opening[1] if opening else ""
+
+
+def _card(folder: Path) -> str:
+    """The first line below the heading of a model card."""
+    lines = (folder / "README.md").read_text("utf-8").splitlines()
+    return next(line for line in lines[1:] if line)
 
 
 def _last(name: str) -> str:

@@ -61,7 +61,7 @@ def count(question, answer):
     listed = items(question.partition(":")[2])
     if times and times[1] in WORDS:
         listed = [one for one in (listed or items(question)) if one == times[1]]
-    return int(answer) == len(listed)
+    return int(re.findall(r"\d+", answer)[-1]) == len(listed)
 
 
 def letters(question, answer):
@@ -81,7 +81,7 @@ def needle(question, answer):
     told = re.findall(r"(?:of|for) the (\w+) is (\d{4})|The (\w+) has the number (\d{4})", question)
     known = {a or c: b or d for a, b, c, d in told}
     ask = re.search(r"(?:of|for|has) the (\w+)", _ask_line(question))
-    return known[ask[1]] == answer
+    return known[ask[1]] in (answer, answer[-5:-1])
 
 
 def _ask_line(question):

@@ -1,6 +1,7 @@
 """Generated conversations: the same for a seed, right, in one split, read back as written."""
 
 import json
+import re
 import zlib
 from collections import Counter
 
@@ -189,3 +190,27 @@ def test_every_family_of_a_stage_comes():
         "no call",
     }
     assert set(mix.STAGES["long"]) == set(mix.FAMILIES)
+
+
+@pytest.mark.parametrize("drill", mix.DRILLS)
+def test_drills_are_right(drill):
+    for n in range(100):
+        sample = mix.DRILLS[drill](Draw.of(f"{n}"))
+        asked, answer = question(sample), sample.answer["content"]
+        items = answer.replace(",", "").split()
+        if drill == "echo":
+            assert asked.endswith(answer) or asked == f"Echo {answer}"
+        elif drill == "mirror":
+            assert " ".join(items[::-1]) in asked.replace(",", "")
+        elif drill == "rows":
+            table, _, names = asked.rpartition("\n")
+            cells = dict(cell.split(": ") for cell in table.replace("\n", ", ").split(", "))
+            assert [cells[name] for name in cells if name in names] != []
+            told = [name for name in re.findall(r"[A-Z][a-z]+", names) if name in cells]
+            assert answer == ", ".join(cells[name] for name in told)
+        elif drill == "spell":
+            assert answer.replace(" ", "").replace(",", ", ") in asked
+        elif drill == "grid":
+            assert len(answer.split(", ")) == 9
+        else:
+            assert 3 <= len(answer.split(", ")) <= 8

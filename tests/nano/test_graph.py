@@ -20,7 +20,7 @@ from nano.model.parameters import BIAS, initial
 from nano.model.shape import model_config
 from nano.training.masters import Masters
 from nano.training.optimiser import Optimiser
-from nano.training.passes import passes
+from nano.training.passes import dealt, passes
 from nano.training.schedule import Plan
 from nano.training.state import Run
 from tests.reference.float64_model import Float64Model
@@ -182,3 +182,29 @@ def test_passes_hold_every_row_once_and_little_padding(renderer):
     padded = sum(len(g) * max(len(r.ids) for r in g) for g in groups)
     assert padded < 1.5 * sum(len(row.ids) for row in rows)
     assert mix.sample(Draw.of("1"), "all").task
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_get_every_row_once_and_about_as_much_each(threads, renderer):
+    stream = mix.stream(0, 3, "all")
+    rows = [renderer.row(next(stream)) for _ in range(60)]
+    shares = [[row for group in mine for row in group] for mine in dealt(rows, 2048, threads)]
+    assert sorted(id(row) for share in shares for row in share) == sorted(map(id, rows))
+    tokens = [sum(len(row.ids) for row in share) for share in shares]
+    assert max(tokens) - min(tokens) <= max(len(row.ids) for row in rows)
+    assert dealt(rows[:1], 2048, threads)[1:] == [[]] * (threads - 1)
+
+
+def test_a_head_begins_by_handing_on_what_it_sees(small_shape, nano_vocabulary):
+    """Value and output of a layer, taken together, return more of a state than of another."""
+    config = model_config(small_shape, nano_vocabulary)
+    master, text = initial(config, 0), config.text
+    prefix = "model.layers.1.self_attn."
+    latent = master[f"{prefix}kv_a_proj_with_mqa.weight"][: text.kv_lora_rank]
+    heads = master[f"{prefix}kv_b_proj.weight"].unflatten(0, (text.num_attention_heads, -1))
+    value = (heads[:, text.qk_nope_head_dim :] @ latent).flatten(0, 1)
+    through = master[f"{prefix}o_proj.weight"] @ value  # [hidden, hidden]
+    assert through.diagonal().mean() > 5 * through.mean().abs()
+    embedding = master["model.embed_tokens.weight"]
+    assert torch.equal(master["lm_head.weight"], 0.1 * embedding)
+    assert embedding.mean(0).norm() > 0.3 * embedding.norm(dim=1).mean()

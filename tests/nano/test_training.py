@@ -109,7 +109,10 @@ def test_the_schedule_warms_up_holds_and_ends_near_nothing():
     assert factors[0] == 0.1
     assert set(factors[10:50]) == {1.0}
     assert factors[99] == pytest.approx(0.02)
-    assert [plan.stage(n) for n in (0, 50, 99)] == ["copy", "all", "long"]
+    assert [plan.stage(n) for n in (0, 10, 50, 99)] == ["echo", "grid", "all", "long"]
+    assert [plan.batch(n) for n in (0, 10, 50, 99)] == [2048, 2048, 4096, 8192]
+    assert plan.left(98) == 2 * 8192
+    assert plan.left(0) > plan.left(1) > 0 == plan.left(100)
 
 
 def test_evaluation_counts_what_greedy_decoding_would_get_right(
