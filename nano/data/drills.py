@@ -3,6 +3,7 @@
     echo     a long list, again               looking one token further than the last match
     mirror   a list from its end              looking one token before
     rows     many values of one table         matching a name
+    schema   what a declared tool takes       reading declarations
     spell    the letters of several words     knowing what tokens are made of
     grid     what lies in each of nine cells  telling colours, shapes and places apart
     film     up to eight colours in order     telling moments apart
@@ -10,16 +11,20 @@
 They are not evaluated; what grows of them is used by everything else.
 """
 
+from dataclasses import replace
+
 from nano.data.clips import ORDER, animated, in_turn
 from nano.data.draw import Draw
 from nano.data.lists import COPY, REVERSE
 from nano.data.lookup import FIELDS
 from nano.data.pictures import GROUNDS, SHAPES, Scene, Shape, drawn, visible
 from nano.data.sample import Sample, said
+from nano.data.shelf import SHELF, declared
 from nano.data.words import ALL, LETTERED, NAMES
 
 GRID = ("List the cells.", "Describe all nine cells.", "What is in each cell?")
 SPELL = ("Spell these words: {0}", "Which letters are in {0}?", "Spell {0}.")
+TAKES = ("What does {0} take?", "Name the parameters of {0}.", "Parameters of {0}?")
 ROWS = ("Look up the {0} of {1}.", "What is the {0} of {1}?", "{0}: {1}?")
 EMPTY = "none"
 _WORDS = tuple(dict.fromkeys(ALL))
@@ -58,6 +63,14 @@ def spell(draw: Draw) -> Sample:
     return said("spell", question, ", ".join(" ".join(word) for word in words))
 
 
+def schema(draw: Draw) -> Sample:
+    """The names of all parameters of one tool, as this conversation declares them."""
+    tools = [declared(draw, tool) for tool in draw.some(SHELF, draw.number(1, 4))]
+    tool = draw.pick(tools)
+    sample = said("schema", draw.pick(TAKES).format(tool.name), ", ".join(sorted(tool.parameters)))
+    return replace(sample, tools=tuple(each.schema for each in tools))
+
+
 def grid(draw: Draw) -> Sample:
     """Nine cells, all full or some empty."""
     ground = draw.pick(GROUNDS)
@@ -81,7 +94,8 @@ def film(draw: Draw) -> Sample:
 
 
 def _things(draw: Draw, least: int, most: int) -> list[str]:
+    numbers = draw.pick((0.1, 0.5, 1.0))  # one list is mostly words, another mostly numbers
     return [
-        str(draw.number(0, 999)) if draw.chance(0.15) else draw.pick(ALL)
+        str(draw.number(0, 999)) if draw.chance(numbers) else draw.pick(ALL)
         for _ in range(draw.number(least, most))
     ]

@@ -48,20 +48,22 @@ FAMILIES: Mapping[str, Make] = {
 
 DRILLS: Mapping[str, Make] = {
     "echo": drills.echo, "mirror": drills.mirror, "rows": drills.rows, "spell": drills.spell,
+    "schema": drills.schema,
     "grid": drills.grid, "film": drills.film,
 }  # fmt: skip
 
 _ALL = {
-    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 14,
+    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 16,
     "large sums": 5,
-    "comparison": 7, "copy": 3, "reverse": 6, "sort": 7, "count": 6, "letters": 6, "table": 5,
-    "needle 200": 4, "picture": 24, "clip": 6, "one call": 7, "two calls": 5, "tool result": 4,
+    "comparison": 7, "copy": 3, "reverse": 6, "sort": 9, "count": 6, "letters": 6, "table": 7,
+    "needle 200": 2, "picture": 24, "clip": 7, "one call": 7, "two calls": 5, "tool result": 4,
     "no call": 4,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
-    "grid": {"grid": 52, "film": 12, "echo": 18, "mirror": 4, "rows": 7, "spell": 7},
-    "all": _ALL | {"echo": 3, "mirror": 2, "rows": 4, "spell": 4, "grid": 8, "film": 4},
+    "grid": {"grid": 52, "film": 12, "echo": 18, "mirror": 4, "rows": 6, "spell": 5, "schema": 3},
+    "all": _ALL | {"echo": 3, "mirror": 2, "rows": 4, "spell": 4, "schema": 3, "grid": 8,
+                   "film": 4},
     "long": _ALL | {"needle 1000": 0.6, "needle 3000": 0.25},
 }  # fmt: skip
 DRILLING = ("echo", "grid")

@@ -1,7 +1,9 @@
 """Arithmetic and comparison: worked out digit by digit in thinking mode, short in instant mode.
 
 thinking   58 + 67: 8 + 7 = 15, write 5, carry 1. 5 + 6 + 1 = 12, write 12. So 125.
-instant    58 + 67 = 125                       up to two digits; larger numbers show their steps
+instant    8 + 7 = 15                          known by heart; larger numbers show their steps
+
+What is known by heart is held out by its wording, everything else by its numbers.
 """
 
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ SMALLER = (
     "What is less, {0} or {1}?", "Compare {0} and {1}: which is smaller?",
 )  # fmt: skip
 TABLE = 12  # products up to 12 x 12 are known by heart
+SMALL = 20  # and sums and differences of numbers up to 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,16 @@ class Sum:
 def arithmetic(draw: Draw) -> Sample:
     """Sums, differences, products."""
     thinking = draw.chance(0.5)
-    sum_ = draw.mine(lambda: _sum(draw, 3 if thinking else 2), lambda s: s.key)
-    question = natural(draw, draw.pick(ASKED[sum_.op]).format(sum_.a, sum_.b))
+    if thinking:
+        sum_ = draw.mine(lambda: _sum(draw), lambda s: s.key)
+        question = _asked(draw, sum_)
+    else:
+
+        def known() -> tuple[Sum, str]:
+            made = _known(draw)
+            return made, _asked(draw, made)
+
+        sum_, question = draw.mine(known, lambda made: made[1])
     sign = "×" if sum_.op == "*" else sum_.op
     content = f"{sum_.a} {sign} {sum_.b} = {sum_.value}"
     return said("arithmetic", question, content, steps(sum_) if thinking else None)
@@ -74,8 +85,7 @@ def large_sum(draw: Draw) -> Sample:
     sum_ = draw.mine(
         lambda: Sum(draw.number(100, 999), draw.pick("+-"), draw.number(100, 999)), lambda s: s.key
     )
-    question = natural(draw, draw.pick(ASKED[sum_.op]).format(sum_.a, sum_.b))
-    return said("large sums", question, steps(sum_))
+    return said("large sums", _asked(draw, sum_), steps(sum_))
 
 
 def comparison(draw: Draw) -> Sample:
@@ -106,7 +116,9 @@ def steps(sum_: Sum) -> str:
         parts.append(part)
     if sum_.op == "+" and carry:
         parts.append("1")
-    return f"{sum_.a} {sum_.op} {sum_.b}: {'. '.join(parts)}. So {abs(sum_.value)}."
+    width = len(parts) - (sum_.op == "+" and carry)  # both as long: places then lie alike
+    head = f"{sum_.a:0{width}} {sum_.op} {sum_.b:0{width}}"
+    return f"{head}: {'. '.join(parts)}. So {abs(sum_.value)}."
 
 
 def compared(a: str, b: str, word: str) -> str:
@@ -126,17 +138,32 @@ def compared(a: str, b: str, word: str) -> str:
     return f"{shown}{', '.join(told)}. So {a if bigger == (word == 'bigger') else b} is {word}."
 
 
-def _sum(draw: Draw, digits: int) -> Sum:
-    op = draw.pick("++--*")
+def _asked(draw: Draw, sum_: Sum) -> str:
+    return natural(draw, draw.pick(ASKED[sum_.op]).format(sum_.a, sum_.b))
+
+
+def _known(draw: Draw) -> Sum:
+    """What is known by heart."""
+    op = draw.pick("+-*")
     if op == "*":
-        if digits > 2 and draw.chance(0.5):
-            return Sum(draw.number(13, 99), "*", draw.number(2, 9))
         return Sum(draw.number(0, TABLE), "*", draw.number(0, TABLE))
-    low, high = (10, 999) if digits > 2 else (0, 99)
+    return _ordered(draw, op, 0, SMALL)
+
+
+def _sum(draw: Draw) -> Sum:
+    """What is worked out: up to three digits."""
+    op = draw.pick("++--*")
+    if op != "*":
+        return _ordered(draw, op, *draw.pick(((0, 99), (10, 999))))
+    if draw.chance(0.7):
+        return Sum(draw.number(13, 99), "*", draw.number(2, 9))
+    return Sum(draw.number(0, TABLE), "*", draw.number(0, TABLE))
+
+
+def _ordered(draw: Draw, op: str, low: int, high: int) -> Sum:
+    """Differences are mostly positive."""
     a, b = draw.number(low, high), draw.number(low, high)
-    if op == "-" and a < b and draw.chance(0.8):
-        a, b = b, a
-    return Sum(a, op, b)
+    return Sum(b, op, a) if op == "-" and a < b and draw.chance(0.8) else Sum(a, op, b)
 
 
 def _added(top: int, low: int, carry: int) -> tuple[str, int]:

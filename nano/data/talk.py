@@ -27,7 +27,7 @@ ASKS = {
         ("你叫什么名字？", "你叫什么？", "你的名字是什么？", "请告诉我你的名字。"),
     ),
     "can": (
-        ("What can you do?", "How can you help me?", "What are you good at?", "Help",
+        ("What can you do?", "How can you help me?", "What are you good at?", "How can you help?",
             "What are your skills?",
          "What do you know?", "Tell me what you can do.", "What can I ask you?"),
         ("你会什么？", "你能做什么？", "你能帮我什么？"),

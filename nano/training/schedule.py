@@ -13,7 +13,7 @@ class Plan:
     """The whole run; the same plan, seed and machine give the same bits."""
 
     seed: int = 0
-    steps: int = 3600
+    steps: int = 4400
     tokens: int = 8192  # of a full step, about
     micro: int = 2048  # of a pass, padding included
     threads: int = 2  # each takes passes of its own

@@ -210,6 +210,8 @@ def test_drills_are_right(drill):
             assert answer == ", ".join(cells[name] for name in told)
         elif drill == "spell":
             assert answer.replace(" ", "").replace(",", ", ") in asked
+        elif drill == "schema":
+            assert all(f'"{name}"' in str(sample.tools).replace("'", '"') for name in items)
         elif drill == "grid":
             assert len(answer.split(", ")) == 9
         else:
