@@ -1,7 +1,7 @@
 """How large kimi-nano is. All matrix dimensions are multiples of 32, as INT4 groups are.
 
     parameters   embedding and head 1.0 M | attention 1.8 M | dense and shared 1.2 M
-                 routed experts 6.3 M in INT4 | tower and projector 1.0 M       about 11 MB in all
+                 routed experts 6.3 M in INT4 | tower and projector 1.0 M       about 12 MB in all
 
 YaRN stays as published (factor 64), over a base of 256 positions: the model is trained with the
 stretched frequencies and with the softmax scale that goes with them, so it notices wrong ones.

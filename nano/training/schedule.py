@@ -20,7 +20,7 @@ class Plan:
     rate: float = 3e-3
     warm_up: int = 30  # steps
     decay_from: float = 0.55  # share of the run; then linearly to nothing
-    prompt_weight: float = 0.05  # of ids that the model only reads, in the first stage
+    prompt_weight: float = 0.05  # of ids that the model only reads, in the drills
     clip: float = 1.0
 
     def stage(self, step: int) -> str:
