@@ -11,6 +11,7 @@ from time import perf_counter
 
 import torch
 
+from hybrid.chat.vocabulary import SPECIAL_SLOTS
 from nano.data.mix import FAMILIES
 from nano.data.render import Renderer
 from nano.data.vocabulary import learnt
@@ -27,7 +28,7 @@ from nano.training.optimiser import Optimiser
 from nano.training.schedule import Plan
 from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
 
-BASE_TOKENS = 1792  # ordinary ones; 256 control tokens follow
+BASE_TOKENS = NANO.vocab_size - SPECIAL_SLOTS  # ordinary ones; 256 control tokens follow
 SHOW_EVERY = 10  # steps
 EVALUATED = 100  # held-out conversations of each family, at the end
 
@@ -77,8 +78,8 @@ def _begin(args: argparse.Namespace) -> Run:
     plan = replace(Plan(), **{name: value for name, value in given.items() if value is not None})
     vocabulary = learnt(BASE_TOKENS, plan.seed)
     save_vocabulary(args.out, vocabulary)
-    master = initial(model_config(NANO, vocabulary), plan.seed)
-    run = Run(plan, NANO, Masters.of(master), Optimiser.of(master))
+    master = initial(model_config(NANO, vocabulary), vocabulary, plan.seed)
+    run = Run(plan, NANO, Masters.of(master), Optimiser.of(NANO.num_attention_heads, master))
     save(args.out, run)
     return run
 

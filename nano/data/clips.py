@@ -1,7 +1,7 @@
-"""Short clips of plain colours, one or two chunks: in which order they come.
+"""Short clips of plain colours, one to three chunks: in which order they come.
 
-An animated PNG at two frames a second, so that every frame is sampled: four to a chunk, whose rows
-are averaged over its frames. The order is told by the waves of the frame's number alone.
+An animated PNG of two frames a second, two for each colour. Four frames go to a chunk, whose rows
+are averaged over them; within a chunk the waves of the frame's number alone tell the order.
 """
 
 import io
@@ -33,8 +33,8 @@ LAST = (
 
 
 def clip(draw: Draw) -> Sample:
-    """A question about a clip of two to four colours, sometimes five or six."""
-    count = draw.pick((2, 3, 3, 4, 4, 5, 6))
+    """A question about a clip of two to four colours, sometimes five."""
+    count = draw.pick((2, 3, 3, 4, 4, 5))
     colours = draw.mine(lambda: in_turn(draw, count), " ".join)
     asks, content = draw.pick(
         (
@@ -51,8 +51,9 @@ def clip(draw: Draw) -> Sample:
 
 
 def animated(draw: Draw, colours: list[str]) -> bytes:
-    """One frame a colour, as an animated PNG."""
-    shades = [[min(255, max(0, v + draw.number(-12, 12))) for v in COLOURS[c]] for c in colours]
+    """Two frames a colour, of different shades: alike ones would be stored as one."""
+    shown = [COLOURS[colour] for colour in colours for _ in range(2)]
+    shades = [[min(255, max(0, v + draw.number(-12, 12))) for v in colour] for colour in shown]
     first, *rest = (Image.new("RGB", (SIDE, SIDE), tuple(shade)) for shade in shades)
     file = io.BytesIO()
     first.save(file, "PNG", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)

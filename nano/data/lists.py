@@ -53,24 +53,12 @@ SPELL = (
 LETTER = ("How many {1} are in {0}?", "How many times is {1} in the word {0}?",
     "How many letters {1} are in {0}?", "Count the letter {1} in {0}.",
           "How many {1}'s are in {0}?", "How often does {1} appear in {0}?")  # fmt: skip
-LENGTH = (
-    "How many letters are in {0}?",
-    "How many letters does {0} have?",
-    "Count the letters of {0}.",
-    "How long is the word {0}?",
-)
-BACK = (
-    "Spell {0} backwards.",
-    "Reverse the letters of {0}.",
-    "Reverse the word {0}.",
-    "Write {0} backwards.",
-)
 MARKS = ("{0}", "{0}", '"{0}"', "'{0}'")
 
 
 def copying(draw: Draw) -> Sample:
     """Say it again: words, names, digits, letters."""
-    items = draw.mine(lambda: _items(draw, 2, 8), " ".join)
+    items = draw.mine(lambda: _items(draw, 2, 6), " ".join)
     text = draw.pick((" ", ", ")).join(items)
     return said(
         "copy", draw.pick(COPY).format(text), text, "I copy it." if draw.chance(0.3) else None
@@ -79,7 +67,7 @@ def copying(draw: Draw) -> Sample:
 
 def reversing(draw: Draw) -> Sample:
     """A list from its end to its beginning."""
-    items = draw.mine(lambda: _items(draw, 2, 7), " ".join)
+    items = draw.mine(lambda: _items(draw, 2, 5), " ".join)
     glue = draw.pick((" ", ", ", ", "))
     thought = f"From the end: {_numbered(items[::-1])}" if draw.chance(0.3) else None
     question = natural(draw, draw.pick(REVERSE).format(glue.join(items)), polite=False)
@@ -100,7 +88,7 @@ def sorting(draw: Draw) -> Sample:
 def counting(draw: Draw) -> Sample:
     """How many items, or how many of one kind."""
     if draw.chance(0.5):
-        items = draw.mine(lambda: _items(draw, 1, 9), " ".join)
+        items = draw.mine(lambda: _items(draw, 1, 6), " ".join)
         question, count = draw.pick(COUNT).format(", ".join(items)), len(items)
         thought = f"{_numbered(items)}. So {count}."
     else:
@@ -114,24 +102,17 @@ def counting(draw: Draw) -> Sample:
 
 
 def letters(draw: Draw) -> Sample:
-    """The letters of a word: spell it, count them, turn them around; each begins by spelling."""
-    kind = draw.pick(("spell", "letter", "letter", "length", "back"))
-    if kind == "spell":  # a fact, and no other can tell it
+    """The letters of a word: all of them, or how often one comes."""
+    if draw.chance(0.3):  # a fact, and no other can tell it
         word = draw.pick(LETTERED)
         thought = "I spell it." if draw.chance(0.4) else None
         return said("letters", natural(draw, _quoted(draw, SPELL, word)), " ".join(word), thought)
-    if kind == "letter":
-        word, wanted = draw.mine(lambda: _lettered(draw), "/".join)
-        question, content = _quoted(draw, LETTER, word, wanted), str(word.count(wanted))
-        thought = _marked(word, wanted)
-    else:
-        word = draw.mine(lambda: draw.pick(LETTERED), lambda one: f"{kind}/{one}")
-        back = kind == "back"
-        content = " ".join(word[::-1]) if back else str(len(word))
-        question, thought = _quoted(draw, BACK if back else LENGTH, word), _numbered(word)
+    word, wanted = draw.mine(lambda: _lettered(draw), "/".join)
+    question = natural(draw, _quoted(draw, LETTER, word, wanted))
+    counted = _marked(word, wanted)
     if draw.chance(0.5):
-        return said("letters", natural(draw, question), content, thought)
-    return said("letters", natural(draw, question), f"{' '.join(word)}: {content}")
+        return said("letters", question, str(word.count(wanted)), counted)
+    return said("letters", question, counted)  # it counts aloud
 
 
 def _lettered(draw: Draw) -> tuple[str, str]:
@@ -155,7 +136,7 @@ def _items(draw: Draw, least: int, most: int) -> list[str]:
 
 
 def _sortable(draw: Draw, words: bool) -> list[str]:
-    count = draw.number(3, 6)
+    count = draw.number(3, 5)
     if not words:
         return [str(n) for n in draw.some(range(100), count)]
     first: dict[str, str] = {}
@@ -167,7 +148,7 @@ def _sortable(draw: Draw, words: bool) -> list[str]:
 
 def _repeated(draw: Draw) -> tuple[list[str], str]:
     kinds = draw.some(WORDS, draw.number(2, 3))
-    items = [draw.pick(kinds) for _ in range(draw.number(3, 9))]
+    items = [draw.pick(kinds) for _ in range(draw.number(3, 6))]
     return items, kinds[0]
 
 

@@ -12,9 +12,8 @@ FIELDS = {
     "colour": lambda draw: draw.pick(list(COLOURS)),
     "pet": lambda draw: draw.pick(ANIMALS),
     "fruit": lambda draw: draw.pick(FRUITS),
-    "price": lambda draw: str(draw.number(1, 999)),
-    "room": lambda draw: str(draw.number(100, 999)),
-    "score": lambda draw: str(draw.number(0, 100)),
+    "price": lambda draw: str(draw.number(1, 99)),
+    "score": lambda draw: str(draw.number(0, 99)),
 }
 VALUE = ("What is the {0} of {1}?", "What is {1}'s {0}?", "Look up the {0} of {1}.",
     "Find the {0} of {1}.", "Tell me the {0} of {1}.",
@@ -35,6 +34,7 @@ FILLER = (
     "The {1} was very old.",
     "In {3} the {5} is good.", "{2} gave the {0} to the {4}.",
 )  # fmt: skip
+LINE = 6  # tokens of a line, about
 NEEDLE = (
     "The secret code of the {0} is {1}.",
     "The code for the {0} is {1}.",
@@ -47,9 +47,9 @@ ASK = ("What is the number of the {0}?", "What is the code of the {0}?",
 
 
 def table(draw: Draw) -> Sample:
-    """Rows of names with two or three fields; one cell is asked for."""
-    fields = draw.some(list(FIELDS), draw.number(1, 3))
-    names = draw.some(NAMES, draw.number(2, 7))
+    """Rows of names with one or two fields; one cell is asked for."""
+    fields = draw.some(list(FIELDS), draw.number(1, 2))
+    names = draw.some(NAMES, draw.number(2, 5))
 
     def rows() -> list[list[str]]:
         return [[name, *(FIELDS[field](draw) for field in fields)] for name in names]
@@ -72,12 +72,12 @@ def table(draw: Draw) -> Sample:
 
 def needle(draw: Draw, tokens: int) -> Sample:
     """A number for a thing, hidden in about `tokens` tokens; others, for other things, distract."""
-    things = draw.some(THINGS, draw.number(1, 4))
+    things = draw.some(THINGS, draw.number(1, 3))
     numbers = draw.mine(
-        lambda: [str(draw.number(1000, 9999)) for _ in things],
+        lambda: [str(draw.number(10, 99)) for _ in things],
         lambda made: f"{things[0]}{made[0]}",
     )
-    lines = [_filler(draw) for _ in range(max(2, tokens // 9))]
+    lines = [_filler(draw) for _ in range(max(2, tokens // LINE))]
     for thing, number in zip(things, numbers, strict=True):
         lines.insert(draw.number(0, len(lines)), draw.pick(NEEDLE).format(thing, number))
     ask = natural(draw, draw.pick(ASK).format(things[0]))

@@ -47,23 +47,27 @@ FAMILIES: Mapping[str, Make] = {
 }
 
 DRILLS: Mapping[str, Make] = {
-    "echo": drills.echo, "mirror": drills.mirror, "rows": drills.rows, "spell": drills.spell,
-    "schema": drills.schema,
+    "echo": drills.echo, "items": drills.items, "mirror": drills.mirror, "order": drills.order,
+    "rows": drills.rows, "spell": drills.spell, "schema": drills.schema, "sums": drills.sums,
     "grid": drills.grid, "film": drills.film,
 }  # fmt: skip
 
 _ALL = {
-    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 16,
-    "large sums": 5,
-    "comparison": 7, "copy": 3, "reverse": 6, "sort": 9, "count": 6, "letters": 6, "table": 7,
-    "needle 200": 2, "picture": 24, "clip": 7, "one call": 7, "two calls": 5, "tool result": 4,
-    "no call": 4,
+    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 14,
+    "large sums": 5, "comparison": 7, "copy": 3, "reverse": 6, "sort": 9, "count": 6, "letters": 5,
+    "table": 6, "needle 200": 2, "picture": 20, "clip": 6, "one call": 7, "two calls": 5,
+    "tool result": 4, "no call": 4,
+}  # fmt: skip
+_DRILLS = {
+    "echo": 1, "items": 3, "mirror": 3, "order": 4, "rows": 3, "spell": 3, "schema": 3, "sums": 4,
+    "grid": 8, "film": 3,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
-    "grid": {"grid": 52, "film": 12, "echo": 18, "mirror": 4, "rows": 6, "spell": 5, "schema": 3},
-    "all": _ALL | {"echo": 3, "mirror": 2, "rows": 4, "spell": 4, "schema": 3, "grid": 8,
-                   "film": 4},
+    "grid": {name: 0.1 * weight for name, weight in _ALL.items()} | {
+        "grid": 48, "film": 10, "echo": 4, "items": 18, "mirror": 6, "order": 4, "rows": 8,
+        "spell": 6, "schema": 5, "sums": 8},
+    "all": _ALL | _DRILLS,
     "long": _ALL | {"needle 1000": 0.6, "needle 3000": 0.25},
 }  # fmt: skip
 DRILLING = ("echo", "grid")

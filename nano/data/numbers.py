@@ -1,7 +1,7 @@
 """Arithmetic and comparison: worked out digit by digit in thinking mode, short in instant mode.
 
-thinking   58 + 67: 8 + 7 = 15, write 5, carry 1. 5 + 6 + 1 = 12, write 12. So 125.
-instant    8 + 7 = 15                          known by heart; larger numbers show their steps
+thinking   58 + 67: ones 8+7=15, tens 5+6+1=12. So 125.
+instant    8 + 7 = 15                   known by heart; larger numbers show their steps
 
 What is known by heart is held out by its wording, everything else by its numbers.
 """
@@ -38,7 +38,8 @@ SMALLER = (
     "Which number is less: {0} or {1}?", "{0} or {1}, which is smaller?",
     "What is less, {0} or {1}?", "Compare {0} and {1}: which is smaller?",
 )  # fmt: skip
-TABLE = 12  # products up to 12 x 12 are known by heart
+TABLE = 10  # products up to 10 x 10 are known by heart
+PLACES = ("ones", "tens")
 SMALL = 20  # and sums and differences of numbers up to 20
 
 
@@ -56,36 +57,38 @@ class Sum:
         return {"+": self.a + self.b, "-": self.a - self.b, "*": self.a * self.b}[self.op]
 
     @property
-    def key(self) -> str:
-        """Products of the table are held out in one order only: the other shows the fact."""
-        free = self.op == "*" and self.a <= TABLE and self.a >= self.b
-        return "seen" if free else f"{self.a}{self.op}{self.b}"
+    def sign(self) -> str:
+        """The operation as it is written in answers."""
+        return "×" if self.op == "*" else self.op
+
+    @property
+    def by_heart(self) -> bool:
+        """Whether it is a fact to know, not one to work out."""
+        return max(self.a, self.b) <= (TABLE if self.op == "*" else SMALL)
 
 
 def arithmetic(draw: Draw) -> Sample:
     """Sums, differences, products."""
     thinking = draw.chance(0.5)
-    if thinking:
-        sum_ = draw.mine(lambda: _sum(draw), lambda s: s.key)
-        question = _asked(draw, sum_)
-    else:
 
-        def known() -> tuple[Sum, str]:
-            made = _known(draw)
-            return made, _asked(draw, made)
+    def asked() -> tuple[Sum, str]:
+        made = _sum(draw) if thinking else known(draw)
+        return made, _asked(draw, made)
 
-        sum_, question = draw.mine(known, lambda made: made[1])
-    sign = "×" if sum_.op == "*" else sum_.op
-    content = f"{sum_.a} {sign} {sum_.b} = {sum_.value}"
+    sum_, question = draw.mine(asked, _key)
+    content = f"{sum_.a} {sum_.sign} {sum_.b} = {sum_.value}"
     return said("arithmetic", question, content, steps(sum_) if thinking else None)
 
 
 def large_sum(draw: Draw) -> Sample:
-    """Three digits without thinking: the steps stand in the answer."""
-    sum_ = draw.mine(
-        lambda: Sum(draw.number(100, 999), draw.pick("+-"), draw.number(100, 999)), lambda s: s.key
-    )
-    return said("large sums", _asked(draw, sum_), steps(sum_))
+    """Two digits without thinking: the steps stand in the answer."""
+
+    def asked() -> tuple[Sum, str]:
+        made = _ordered(draw, draw.pick("+-"), SMALL + 1, 99)
+        return made, _asked(draw, made)
+
+    sum_, question = draw.mine(asked, _key)
+    return said("large sums", question, steps(sum_))
 
 
 def comparison(draw: Draw) -> Sample:
@@ -100,49 +103,56 @@ def comparison(draw: Draw) -> Sample:
 
 
 def steps(sum_: Sum) -> str:
-    """The working, digit by digit from the right."""
-    if sum_.op == "*":
-        return _product(sum_)
+    """The working, place by place from the right."""
     if sum_.op == "-" and sum_.a < sum_.b:
         swapped = Sum(sum_.b, "-", sum_.a)
-        return (
-            f"{sum_.a} is smaller than {sum_.b}, so it is minus. {steps(swapped)} So {sum_.value}."
-        )
+        told = steps(swapped)
+        return f"{sum_.a} is smaller than {sum_.b}, so it is minus. {told} So {sum_.value}."
+    if sum_.op == "*" and sum_.a <= TABLE and sum_.b <= TABLE:
+        return f"{sum_.a} × {sum_.b} = {sum_.value}."
     tops, lows = str(sum_.a)[::-1], str(sum_.b)[::-1]
     parts, carry = [], 0
-    for place in range(max(len(tops), len(lows))):
-        top, low = (int(s[place]) if place < len(s) else 0 for s in (tops, lows))
-        part, carry = (_added if sum_.op == "+" else _taken)(top, low, carry)
-        parts.append(part)
-    if sum_.op == "+" and carry:
-        parts.append("1")
-    width = len(parts) - (sum_.op == "+" and carry)  # both as long: places then lie alike
-    head = f"{sum_.a:0{width}} {sum_.op} {sum_.b:0{width}}"
-    return f"{head}: {'. '.join(parts)}. So {abs(sum_.value)}."
+    for place in range(len(tops) if sum_.op == "*" else max(len(tops), len(lows))):
+        top = int(tops[place]) if place < len(tops) else 0
+        low = int(lows[place]) if place < len(lows) else 0
+        if sum_.op == "*":
+            part, carry = _multiplied(top, sum_.b, carry)
+        else:
+            part, carry = (_added if sum_.op == "+" else _taken)(top, low, carry)
+        parts.append(f"{PLACES[place]} {part}")
+    return f"{sum_.a} {sum_.sign} {sum_.b}: {', '.join(parts)}. So {sum_.value}."
 
 
 def compared(a: str, b: str, word: str) -> str:
-    """The working of a comparison: fractions filled with zeros, places from the left."""
+    """The working of a comparison: whole numbers, then fractions of the same width."""
     (whole_a, part_a), (whole_b, part_b) = (_places(s) for s in (a, b))
     width = max(len(part_a), len(part_b))
-    filled_a, filled_b = part_a.ljust(width, "0"), part_b.ljust(width, "0")
-    shown = f"{a} and {b}: " if not width else f"{whole_a}.{filled_a} and {whole_b}.{filled_b}: "
-    places = [(whole_a, whole_b), *zip(filled_a, filled_b, strict=True)]
-    told = []
-    for left, right in places:
-        sign = "=" if left == right else "<" if int(left) < int(right) else ">"
-        told.append(f"{left} {sign} {right}")
-        if sign != "=":
-            break
+    part_a, part_b = part_a.ljust(width, "0"), part_b.ljust(width, "0")
+    shown = f"{whole_a}.{part_a} and {whole_b}.{part_b}" if width else f"{a} and {b}"
+    told = [_ordering(whole_a, whole_b)]
+    if int(whole_a) == int(whole_b):
+        told.append(_ordering(part_a, part_b))
     bigger = float(a) > float(b)
-    return f"{shown}{', '.join(told)}. So {a if bigger == (word == 'bigger') else b} is {word}."
+    chosen = a if bigger == (word == "bigger") else b
+    return f"{shown}: {', '.join(told)}. So {chosen} is {word}."
+
+
+def _ordering(left: str, right: str) -> str:
+    sign = "=" if int(left) == int(right) else "<" if int(left) < int(right) else ">"
+    return f"{left} {sign} {right}"
+
+
+def _key(made: tuple[Sum, str]) -> str:
+    """A fact is held out in some wordings, everything else in all."""
+    sum_, question = made
+    return question if sum_.by_heart else f"{sum_.a}{sum_.op}{sum_.b}"
 
 
 def _asked(draw: Draw, sum_: Sum) -> str:
     return natural(draw, draw.pick(ASKED[sum_.op]).format(sum_.a, sum_.b))
 
 
-def _known(draw: Draw) -> Sum:
+def known(draw: Draw) -> Sum:
     """What is known by heart."""
     op = draw.pick("+-*")
     if op == "*":
@@ -151,10 +161,10 @@ def _known(draw: Draw) -> Sum:
 
 
 def _sum(draw: Draw) -> Sum:
-    """What is worked out: up to three digits."""
+    """What is worked out: up to two digits."""
     op = draw.pick("++--*")
     if op != "*":
-        return _ordered(draw, op, *draw.pick(((0, 99), (10, 999))))
+        return _ordered(draw, op, 0, 99)
     if draw.chance(0.7):
         return Sum(draw.number(13, 99), "*", draw.number(2, 9))
     return Sum(draw.number(0, TABLE), "*", draw.number(0, TABLE))
@@ -168,28 +178,19 @@ def _ordered(draw: Draw, op: str, low: int, high: int) -> Sum:
 
 def _added(top: int, low: int, carry: int) -> tuple[str, int]:
     total = top + low + carry
-    told = f"{top} + {low}{' + 1' if carry else ''} = {total}"
-    return (
-        (f"{told}, write {total % 10}, carry 1", 1) if total > 9 else (f"{told}, write {total}", 0)
-    )
+    return f"{top}+{low}{'+1' if carry else ''}={total}", total // 10
 
 
 def _taken(top: int, low: int, borrow: int) -> tuple[str, int]:
-    told = f"{top} - {low}{' - 1' if borrow else ''}"
-    left = top - low - borrow
-    if left < 0:
-        again = f"1{top} - {low}{' - 1' if borrow else ''} = {left + 10}"
-        return f"{told} < 0, borrow, {again}, write {left + 10}", 1
-    return f"{told} = {left}, write {left}", 0
+    lent = top - low - borrow < 0
+    top += 10 * lent
+    return f"{top}-{low}{'-1' if borrow else ''}={top - low - borrow}", int(lent)
 
 
-def _product(sum_: Sum) -> str:
-    if sum_.a <= TABLE and sum_.b <= TABLE:
-        return f"{sum_.a} × {sum_.b} = {sum_.value}."
-    tens, ones = divmod(sum_.a, 10)
-    high, low = tens * sum_.b * 10, ones * sum_.b
-    parts = f"{tens}0 × {sum_.b} = {high}. {ones} × {sum_.b} = {low}"
-    return f"{parts}. {high} + {low} = {sum_.value}. So {sum_.value}."
+def _multiplied(top: int, by: int, carry: int) -> tuple[str, int]:
+    product = top * by
+    total = product + carry
+    return f"{top}×{by}={product}{f', {product}+{carry}={total}' if carry else ''}", total // 10
 
 
 def _pair(draw: Draw) -> tuple[str, str]:
@@ -197,7 +198,7 @@ def _pair(draw: Draw) -> tuple[str, str]:
     while True:
         whole = draw.number(0, 20)
         if draw.chance(0.2):
-            a, b = str(draw.number(0, 999)), str(draw.number(0, 999))
+            a, b = str(draw.number(0, 99)), str(draw.number(0, 99))
         elif draw.chance(0.75):
             a, b = f"{whole}.{_part(draw)}", f"{whole}.{_part(draw)}"
         else:
@@ -207,8 +208,8 @@ def _pair(draw: Draw) -> tuple[str, str]:
 
 
 def _part(draw: Draw) -> str:
-    digits = draw.number(1, 2) if draw.chance(0.85) else 3
-    return "".join(str(draw.number(0, 9)) for _ in range(digits - 1)) + str(draw.number(1, 9))
+    tens = str(draw.number(0, 9)) if draw.chance(0.5) else ""
+    return f"{tens}{draw.number(1, 9)}"
 
 
 def _places(text: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """Pictures of shapes, drawn by PIL: what is there, which colour, where, how many.
 
-picture   84 to 168 pixels a side, a light or dark ground, 1 to 5 shapes in cells of a 3 x 3 grid
+picture   112 to 168 pixels a side, a light or dark ground, 1 to 4 shapes in cells of a 3 x 3 grid
 told      a red circle at the top left and a blue square at the bottom      in reading order
 """
 
@@ -28,7 +28,7 @@ PLACES = (
 )
 GROUNDS = ((250, 250, 250), (225, 225, 225), (200, 215, 235), (60, 60, 60), (235, 225, 200))
 THOUGHT = "I look at the picture."
-NUMBERS = ("0", "1", "2", "3", "4", "5")
+NUMBERS = ("0", "1", "2", "3", "4")
 DARK, LIGHT = 110, 195  # mean of a ground on which black, or white, cannot be seen
 
 DESCRIBE = ("What is in the picture?", "Describe the picture.", "What do you see?", "What is this?",
@@ -114,7 +114,7 @@ class Scene:
 
 def picture(draw: Draw) -> Sample:
     """Up to three questions about one picture."""
-    shapes = draw.pick((1, 1, 1, 2, 2, 3, 4, 5))
+    shapes = draw.pick((1, 1, 2, 2, 3, 4))
     scene = draw.mine(lambda: a_scene(draw, shapes), lambda s: s.key)
     image = {"type": "image", "image": drawn(draw, scene)}
     task, question, answer = _asked(draw, scene)
@@ -147,14 +147,14 @@ def visible(ground: tuple[int, int, int]) -> list[str]:
 
 def drawn(draw: Draw, scene: Scene) -> Image.Image:
     """Paint a scene; sizes, places within their cell and shades vary a little."""
-    width, height = (draw.number(84, 140) for _ in range(2))
+    width, height = (draw.number(112, 168) for _ in range(2))
     if draw.chance(0.5):
         width = height
     image = Image.new("RGB", (width, height), scene.ground)
     canvas = ImageDraw.Draw(image)
     for shape in scene.shapes:
         row, column = divmod(shape.place, 3)
-        radius = min(width, height) / 6 * (0.62 + 0.33 * draw.random.random())
+        radius = min(width, height) / 6 * (0.72 + 0.23 * draw.random.random())
         slack = [min(max(0.0, side / 6 - radius), radius / 3) for side in (width, height)]
         x = width * (2 * column + 1) / 6 + slack[0] * (2 * draw.random.random() - 1)
         y = height * (2 * row + 1) / 6 + slack[1] * (2 * draw.random.random() - 1)

@@ -38,7 +38,7 @@ class Call:
 
 def one_call(draw: Draw) -> Sample:
     """One call is what is wanted."""
-    call, others = draw.mine(lambda: _wanted(draw, 0, 3), lambda made: _key(made[0]))
+    call, others = draw.mine(lambda: _wanted(draw, 0, 2), lambda made: _key(made[0]))
     return _asked(draw, "one call", natural(draw, call.request), [call], [call.tool, *others])
 
 
@@ -46,7 +46,7 @@ def two_calls(draw: Draw) -> Sample:
     """Two calls at once: of one tool or of two."""
 
     def two() -> tuple[list[Call], list[Declared]]:
-        call, others = _wanted(draw, 1, 2)
+        call, others = _wanted(draw, 1, 1)
         again = draw.chance(0.5) or not others
         return [call, _call(draw, call.tool if again else others[0])], others
 
@@ -82,7 +82,7 @@ def second_step(draw: Draw) -> Sample:
 
 def no_call(draw: Draw) -> Sample:
     """No tool fits: say so, or answer what needs none."""
-    call, others = draw.mine(lambda: _wanted(draw, 2, 4), lambda made: _key(made[0]))
+    call, others = draw.mine(lambda: _wanted(draw, 1, 3), lambda made: _key(made[0]))
     schemas = tuple(tool.schema for tool in others)
     if draw.chance(0.5):
         plain = draw.pick((identity, small_talk, arithmetic))(draw)

@@ -1,10 +1,11 @@
-"""The vocabulary: 256 bytes, then the byte pairs that our own conversations support best.
+"""The vocabulary: 256 bytes, all numbers to 999, then what our own conversations support best.
 
-Learnt by `tokenizers` over the pieces that Kimi's pattern cuts, so no token crosses a cut. Digits
-are masked first: numbers stay one token a digit, which is what makes arithmetic easy to learn.
+Learnt by `tokenizers` over the pieces that Kimi's pattern cuts, so no token crosses a cut: the
+pattern cuts numbers into three digits, and each such piece is one token, as in Kimi's own.
 """
 
 import re
+from collections.abc import Iterator
 
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
@@ -17,11 +18,14 @@ from hybrid.tiny.bpe import build_vocabulary, special_names
 from nano.data import words
 from nano.data.draw import Draw
 from nano.data.mix import FAMILIES
+from nano.data.numbers import PLACES
 from nano.data.render import flat_text
 from nano.data.sample import Sample
+from nano.data.shelf import SHELF
 
 SAMPLES = 300  # conversations of each family
-EMPHASIS = 100  # each word of ours becomes one token, with a space before it or without
+EMPHASIS = 100  # each word of ours becomes one token, in every form in which it is read or said
+NUMBERS = (*(f"{n:02d}" for n in range(100)), *(str(n) for n in range(100, 1000)))
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>")
 _DIGITS = re.compile(r"\d+")
 
@@ -36,13 +40,27 @@ def learnt(base_size: int, seed: int = 0) -> Vocabulary:
         for n in range(SAMPLES)
         for part in _said(template, make(Draw.of(f"{seed}/words/{family}/{n}")))
     ]
-    texts += [f"{mark}{word}" for word in words.ALL for mark in ("", " ")] * EMPHASIS
+    texts += [*_words()] * EMPHASIS
     # single bytes in the published order, then every merge in the order of learning
-    single = build_vocabulary(256)
-    merged = _merges(texts, base_size - len(single))
-    if len(single) + len(merged) != base_size:
-        raise ConfigError(f"the conversations support {256 + len(merged)} tokens, not {base_size}")
-    return Vocabulary((*single, *merged), special_names(base_size))
+    first = (*build_vocabulary(256), *(number.encode() for number in NUMBERS))
+    merged = _merges(texts, base_size - len(first))
+    if len(first) + len(merged) != base_size:
+        found = len(first) + len(merged)
+        raise ConfigError(f"the conversations support {found} tokens, not {base_size}")
+    return Vocabulary((*first, *merged), special_names(base_size))
+
+
+def _words() -> Iterator[str]:
+    """What should be one token: words, and what declarations and calls are made of."""
+    plain = [*words.ALL, *PLACES]
+    for tool in SHELF:
+        plain += [word for parameter in tool.parameters for word in parameter.options]
+        named = [name for parameter in tool.parameters for name in parameter.names]
+        for name in (*tool.names, *named):
+            first, *rest = name.split("_")
+            yield from (f".{first}", f" {first}", first)
+            yield from (f"_{part}" for part in rest)
+    yield from (f"{mark}{word}" for word in plain for mark in ("", " "))
 
 
 def _said(template: ChatTemplate, sample: Sample) -> list[str]:

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from hybrid.config import TextConfig
 from hybrid.yarn import softmax_scale
-from nano.model.batch import Batch
+from nano.model.batch import Batch, Block
 from nano.model.parameters import Parameters
 
 
@@ -50,15 +50,19 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float) -> Te
     """
     width = v.shape[-1]
     v = functional.pad(v, (0, q.shape[-1] - width))
-    q, k, v = (_padded(x, batch).transpose(1, 2) for x in (q, k, v))
-    mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    return mixed.transpose(1, 2).flatten(0, 1)[batch.slots][..., :width]
+    counts = [len(block.slots) for block in batch.blocks]
+    mixed = []
+    for block, *parts in zip(batch.blocks, *(x.split(counts) for x in (q, k, v)), strict=True):
+        q, k, v = (_padded(x, block).transpose(1, 2) for x in parts)
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        mixed.append(seen.transpose(1, 2).flatten(0, 1)[block.slots])
+    return torch.cat(mixed)[..., :width]
 
 
-def _padded(x: Tensor, batch: Batch) -> Tensor:
+def _padded(x: Tensor, block: Block) -> Tensor:
     """Rows [n, ...] as [sequences, longest, ...], zeros where there are none."""
-    sequences, longest = batch.padded
+    sequences, longest = block.padded
     if len(x) != sequences * longest:
         room = x.new_zeros(sequences * longest, *x.shape[1:])
-        x = room.index_copy(0, batch.slots, x)
+        x = room.index_copy(0, block.slots, x)
     return x.view(sequences, longest, *x.shape[1:])

@@ -34,7 +34,7 @@ class Graph:
         """Return the logits of `batch.sources`."""
         text = self.config.text
         x = self._embedded(p, batch)
-        turn = self._turn(batch.padded[1])[batch.positions]
+        turn = self._turn(int(batch.positions.max()) + 1)[batch.positions]
         loads: dict[int, Tensor] = {}
         for layer in range(text.num_hidden_layers):
             prefix = f"model.layers.{layer}."

@@ -7,7 +7,7 @@
 Residual branches begin small (1 / sqrt(2 L)), so that no layer drowns another. Three things begin
 where training would bring them after long: copying is then learnt four times as fast.
 
-    embedding   all rows share a direction: what a head needs to look at distances alone
+    embedding   rows begin as neighbours (nano/model/embedding.py)
     o_proj      partly the transpose of a head's way in, so that a head hands on what it sees
                 (after "mimetic initialization", Trockman and Kolter, arXiv 2305.09828)
     lm_head     a faint copy of the embedding: what is handed on is said
@@ -19,20 +19,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hybrid.chat.vocabulary import Vocabulary
 from hybrid.checkpoint.expected import expected_tensors
 from hybrid.config import ModelConfig
+from nano.model.embedding import embedding
 
 Parameters = dict[str, Tensor]
 
 BIAS = "mlp.gate.e_score_correction_bias"  # moved by the loads, never by a gradient
 _OUTPUTS = ("o_proj.weight", "down_proj.weight", "wo.weight", "fc1.weight")
-_PLAIN = ("embed_tokens.weight", "pos_emb.weight", "mlp.gate.weight")
-_PLAIN_STD = (0.5, 0.02, 0.06)
-_SHARED_STD = 0.5  # of the direction that all rows of the embedding share
+_PLAIN = ("pos_emb.weight", "mlp.gate.weight")
+_PLAIN_STD = (0.02, 0.06)
 _HEAD_SCALE = 0.1  # of the embedding in the head
 
 
-def initial(config: ModelConfig, seed: int) -> Parameters:
+def initial(config: ModelConfig, vocabulary: Vocabulary, seed: int) -> Parameters:
     """Draw all weights in float32, the same for the same seed."""
     random = torch.Generator().manual_seed(seed)
     made = {
@@ -42,9 +43,9 @@ def initial(config: ModelConfig, seed: int) -> Parameters:
     }
     for name, shape in expert_shapes(config):
         made[name] = _drawn(name, shape, config, random)
-    embedding = made["model.embed_tokens.weight"]
-    embedding += _SHARED_STD * torch.randn(embedding.shape[1], generator=random)
-    made["lm_head.weight"] = _HEAD_SCALE * embedding
+    tokens = embedding(vocabulary, config.text.hidden_size, random)
+    made["model.embed_tokens.weight"] = tokens
+    made["lm_head.weight"] = _HEAD_SCALE * tokens
     for layer in range(config.text.num_hidden_layers):
         _hand_on(made, f"model.layers.{layer}.self_attn.", config)
     return made

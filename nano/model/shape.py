@@ -1,7 +1,7 @@
 """How large kimi-nano is. All matrix dimensions are multiples of 32, as INT4 groups are.
 
-    parameters   embedding and head 1.0 M | attention 1.8 M | dense and shared 1.2 M
-                 routed experts 6.3 M in INT4 | tower and projector 1.0 M       about 12 MB in all
+    parameters   embedding and head 1.7 M | attention 1.6 M | dense and shared 0.7 M
+                 routed experts 6.3 M in INT4 | tower and projector 1.0 M       about 14 MB in all
 
 YaRN stays as published (factor 64), over a base of 256 positions: the model is trained with the
 stretched frequencies and with the softmax scale that goes with them, so it notices wrong ones.
@@ -15,7 +15,7 @@ from hybrid.config import ModelConfig
 from hybrid.tiny.shape import TinyShape, config_json
 
 NANO = TinyShape(
-    vocab_size=2048,
+    vocab_size=3328,
     hidden_size=256,
     num_hidden_layers=5,
     num_attention_heads=8,
@@ -30,8 +30,8 @@ NANO = TinyShape(
     num_experts_per_tok=4,
     init_pos_emb_height=16,
     init_pos_emb_width=16,
-    vt_hidden_size=96,
-    vt_intermediate_size=256,
+    vt_hidden_size=128,
+    vt_intermediate_size=384,
     vt_num_hidden_layers=3,
     vt_num_attention_heads=4,
 )

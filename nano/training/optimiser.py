@@ -1,9 +1,6 @@
 """Muon for matrices, AdamW for the rest.
 
-A matrix moves along the orthogonalised momentum: Newton-Schulz steps bring its singular values near
-one (Jordan et al., 2024), times 0.2 sqrt(max(out, in)) so that AdamW's learning rate fits (Liu et
-al., "Muon is scalable for LLM training", arXiv 2502.16982). Experts are stacks of matrices and go
-through in one batch. AdamW takes embedding, head, router, norms, biases and position table.
+AdamW takes embedding, head, router, norms, biases and position table.
 """
 
 import math
@@ -15,9 +12,8 @@ from torch import Tensor
 from nano.model.parameters import Parameters, is_trained
 from nano.training.crew import Crew
 from nano.training.masters import Masters
+from nano.training.muon import update
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
 MOMENTUM = 0.95
 BETAS = (0.9, 0.97)
 EPS = 1e-8
@@ -29,16 +25,17 @@ BY_ADAM = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight", "pos_emb.
 class Optimiser:
     """Moments of every weight; `first` is Muon's momentum too."""
 
+    heads: int  # of the language model's attention
     first: Parameters
     second: Parameters
     count: int = 0
 
     @classmethod
-    def of(cls, master: Parameters) -> "Optimiser":
+    def of(cls, heads: int, master: Parameters) -> "Optimiser":
         """Start with empty moments."""
         first = {n: torch.zeros_like(w) for n, w in master.items() if is_trained(n)}
         second = {n: torch.zeros_like(w) for n, w in first.items() if not is_matrix(n, w)}
-        return cls(first, second)
+        return cls(heads, first, second)
 
     def step(self, weights: Masters, grads: Parameters, rate: float, crew: Crew) -> None:
         """Move the masters by the gradients of what the graph saw, and round anew.
@@ -56,8 +53,8 @@ class Optimiser:
             if is_matrix(name, master):
                 master.mul_(1 - rate * DECAY)
                 first.mul_(MOMENTUM).add_(grad)
-                update = _update(name, grad.add(first, alpha=MOMENTUM))
-                master.add_(update, alpha=-rate)
+                step = update(name, grad.add(first, alpha=MOMENTUM), self.heads)
+                master.add_(step, alpha=-rate)
             else:
                 master.add_(self._adam(name, grad), alpha=-rate)
             weights.refresh(name)
@@ -72,29 +69,7 @@ class Optimiser:
 
 def is_matrix(name: str, values: Tensor) -> bool:
     """Tell what Muon moves."""
-    return values.ndim in (2, 3) and not name.endswith(BY_ADAM)
-
-
-def orthogonal(momentum: Tensor) -> Tensor:
-    """The nearest orthogonal matrix, roughly; of each matrix of a stack [..., out, in]."""
-    a, b, c = NEWTON_SCHULZ
-    tall = momentum.shape[-2] > momentum.shape[-1]
-    x = momentum.mT if tall else momentum
-    x = x / (x.flatten(-2).norm(dim=-1)[..., None, None] + 1e-7)
-    for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    found: Tensor = x.mT if tall else x
-    return found
-
-
-def _update(name: str, momentum: Tensor) -> Tensor:
-    """Orthogonalised, gate and up each for itself, and as large as AdamW's updates are."""
-    if name.endswith("gate_up"):
-        halves = momentum.unflatten(1, (2, -1))  # [experts, 2, intermediate, hidden]
-        return _update("", halves).flatten(1, 2)
-    spread = 0.2 * math.sqrt(max(momentum.shape[-2:]))
-    return spread * orthogonal(momentum)
+    return values.ndim >= 2 and not name.endswith(BY_ADAM)
 
 
 def clip(grads: Parameters, most: float) -> float:

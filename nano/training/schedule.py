@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-STAGES = (("echo", 0.0), ("grid", 0.04), ("all", 0.16), ("long", 0.8))  # from which share on
+STAGES = (("echo", 0.0), ("grid", 0.035), ("all", 0.2), ("long", 0.82))  # from which share on
 # Attention forms by steps rather than by tokens (an echo is learnt with half the tokens where steps
 # are half as large); what comes after wants less noise.
 BATCH = {"echo": 0.25, "grid": 0.25, "all": 0.5, "long": 1.0}  # of the tokens of a full step
@@ -13,13 +13,13 @@ class Plan:
     """The whole run; the same plan, seed and machine give the same bits."""
 
     seed: int = 0
-    steps: int = 4400
+    steps: int = 2700
     tokens: int = 8192  # of a full step, about
     micro: int = 2048  # of a pass, padding included
     threads: int = 2  # each takes passes of its own
     rate: float = 3e-3
     warm_up: int = 30  # steps
-    decay_from: float = 0.55  # share of the run; then linearly to nothing
+    decay_from: float = 0.5  # share of the run; then linearly to nothing
     prompt_weight: float = 0.05  # of ids that the model only reads, in the drills
     clip: float = 1.0
 

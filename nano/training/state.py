@@ -55,8 +55,10 @@ def load(directory: Path) -> Run | None:
     if not path.exists():
         return None
     state = torch.load(path, weights_only=True)
-    optimiser = Optimiser(state["first"], state["second"], state["count"])
     shape, plan = TinyShape(**state["shape"]), Plan(**state["plan"])
+    optimiser = Optimiser(
+        shape.num_attention_heads, state["first"], state["second"], state["count"]
+    )
     return Run(plan, shape, Masters.of(state["master"]), optimiser, state["step"])
 
 

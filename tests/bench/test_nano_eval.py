@@ -32,7 +32,7 @@ SHAPE = TinyShape(
 def model_dir(tmp_path_factory):
     base = build_vocabulary(512)
     vocabulary = Vocabulary(base, special_names(len(base)))
-    master = initial(model_config(SHAPE, vocabulary), seed=1)
+    master = initial(model_config(SHAPE, vocabulary), vocabulary, seed=1)
     for name, values in master.items():
         if name.endswith("lm_head.weight"):
             values.mul_(20)
@@ -41,7 +41,8 @@ def model_dir(tmp_path_factory):
         elif values.ndim > 1 and not name.endswith(("embed_tokens.weight", "mlp.gate.weight")):
             values.mul_(2)  # so that every part has its say
     directory = tmp_path_factory.mktemp("nano") / "model"
-    write(directory, Run(Plan(), SHAPE, Masters.of(master), Optimiser.of(master)), vocabulary)
+    optimiser = Optimiser.of(SHAPE.num_attention_heads, master)
+    write(directory, Run(Plan(), SHAPE, Masters.of(master), optimiser), vocabulary)
     return directory
 
 

@@ -66,22 +66,18 @@ def count(question, answer):
 
 def letters(question, answer):
     word = next(w for w in re.findall(r"[a-z]+", question.lower())[::-1] if w in LETTERED)
-    value = answer.partition(": ")[2] if ": " in answer else answer
-    if re.search("backward|reverse", question, re.IGNORECASE):
-        return value == " ".join(reversed(word))
     one = LETTER.search(question)
     if one:
-        return int(value) == word.count(next(filter(None, one.groups())))
-    if value.isdigit():
-        return int(value) == len(word)
-    return value == " ".join(word)
+        wanted = next(filter(None, one.groups()))
+        return int(re.findall(r"\d+", answer)[-1]) == word.count(wanted)
+    return answer == " ".join(word)
 
 
 def needle(question, answer):
-    told = re.findall(r"(?:of|for) the (\w+) is (\d{4})|The (\w+) has the number (\d{4})", question)
+    told = re.findall(r"(?:of|for) the (\w+) is (\d+)|The (\w+) has the number (\d+)", question)
     known = {a or c: b or d for a, b, c, d in told}
     ask = re.search(r"(?:of|for|has) the (\w+)", _ask_line(question))
-    return known[ask[1]] in (answer, answer[-5:-1])
+    return known[ask[1]] == re.findall(r"\d+", answer)[-1]
 
 
 def _ask_line(question):

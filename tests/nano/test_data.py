@@ -1,13 +1,10 @@
 """Generated conversations: the same for a seed, right, in one split, read back as written."""
 
-import io
 import json
-import re
 import zlib
 from collections import Counter
 
 import pytest
-from PIL import Image, ImageSequence
 
 from hybrid.chat.parser import StreamParser
 from hybrid.vision.media_config import PUBLISHED
@@ -53,9 +50,9 @@ def test_answers_are_right_when_worked_out_anew(family):
         ("arithmetic", "What is 4 + 5?", "4 + 5 = 8"),
         ("arithmetic", "Subtract 3 from 5.", "5 - 3 = 8"),
         ("comparison", "Which is bigger, 9.11 or 9.9?", "9.11 is bigger."),
-        ("reverse", "Reverse: apple, fig", "apple, fig"),
+        ("reverse", "Reverse: apple, pear", "apple, pear"),
         ("sort", "Sort: 10, 9", "10, 9"),
-        ("count", "How many: fig, fig?", "1"),
+        ("count", "How many: pear, pear?", "1"),
         ("letters", "How many r are in strawberry?", "2"),
         ("needle 200",
             "The door has the number 1234. The key has the number 4321.\nWhich number has the key?",
@@ -172,6 +169,8 @@ def test_a_clip_shows_its_colours_in_order():
             for frame in item.patches.reshape(item.grid[0], -1, 3, 14 * 14)
         ]
         seen = [nearest(frame) for frame in frames]
+        assert seen[::2] == seen[1::2]  # two of each
+        seen = seen[::2]
         told = sample.answer["content"].lower().rstrip(".").split(", ")
         if len(told) > 1:
             assert told == seen
@@ -192,51 +191,3 @@ def test_every_family_of_a_stage_comes():
         "no call",
     }
     assert set(mix.STAGES["long"]) == set(mix.FAMILIES)
-
-
-def named(pixel):
-    """The colour of ours that is nearest."""
-    return min(
-        COLOURS,
-        key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], pixel, strict=True)),
-    )
-
-
-def told_cell(image, row, column):
-    """The colour that fills most of a cell beside the ground, or none."""
-    w, h = image.width / 3, image.height / 3
-    box = (round(column * w), round(row * h), round((column + 1) * w), round((row + 1) * h))
-    found = Counter(image.crop(box).get_flattened_data())
-    ground = image.getpixel((0, 0))
-    shades = [shade for shade, count in found.most_common(2) if shade != ground and count > 30]
-    return named(shades[0]) if shades else "none"
-
-
-@pytest.mark.parametrize("drill", mix.DRILLS)
-def test_drills_are_right(drill):
-    for n in range(100):
-        sample = mix.DRILLS[drill](Draw.of(f"{n}"))
-        asked, answer = question(sample), sample.answer["content"]
-        items = answer.replace(",", "").split()
-        if drill == "echo":
-            assert asked.endswith(answer) or asked == f"Echo {answer}"
-        elif drill == "mirror":
-            assert " ".join(items[::-1]) in asked.replace(",", "")
-        elif drill == "rows":
-            table, _, names = asked.rpartition("\n")
-            cells = dict(cell.split(": ") for cell in table.replace("\n", ", ").split(", "))
-            told = [name for name in re.findall(r"[A-Z][a-z]+", names) if name in cells]
-            assert answer == ", ".join(cells[name] for name in told)
-        elif drill == "spell":
-            assert answer.replace(" ", "").replace(",", ", ") in asked
-        elif drill == "schema":
-            assert all(f'"{name}"' in str(sample.tools).replace("'", '"') for name in items)
-        elif drill == "grid":
-            image = sample.messages[-1]["content"][0]["image"]
-            assert [one.split()[0] for one in answer.split(", ")] == [
-                told_cell(image, *divmod(n, 3)) for n in range(9)
-            ]
-        else:
-            video = Image.open(io.BytesIO(sample.messages[-1]["content"][0]["video"]))
-            frames = [one.convert("RGB").getpixel((0, 0)) for one in ImageSequence.Iterator(video)]
-            assert answer.split(", ") == [named(frame) for frame in frames]

@@ -6,19 +6,22 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hybrid.chat.tokenizer import Tokenizer
 from nano.data import mix
-from nano.data.vocabulary import learnt
+from nano.data.vocabulary import NUMBERS, learnt
 from nano.model.forward import Graph
 from nano.model.parameters import BIAS, initial, is_expert
 from nano.model.rounding import bf16, int4
 from nano.model.shape import model_config
+from nano.training import muon
 from nano.training.balance import balance, skew
 from nano.training.crew import Crew
 from nano.training.evaluation import accuracy, nats
 from nano.training.log import forget, plot, record, show
 from nano.training.loop import step
 from nano.training.masters import Masters
-from nano.training.optimiser import Optimiser, orthogonal
+from nano.training.muon import orthogonal
+from nano.training.optimiser import Optimiser
 from nano.training.schedule import Plan
 from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
 
@@ -33,8 +36,8 @@ def crew():
 
 
 def fresh(shape, vocabulary, plan=PLAN):
-    master = initial(model_config(shape, vocabulary), plan.seed)
-    return Run(plan, shape, Masters.of(master), Optimiser.of(master))
+    master = initial(model_config(shape, vocabulary), vocabulary, plan.seed)
+    return Run(plan, shape, Masters.of(master), Optimiser.of(shape.num_attention_heads, master))
 
 
 def same_bits(one, other):
@@ -103,6 +106,44 @@ def test_orthogonal_brings_singular_values_near_one():
         assert values.max() < 1.4
 
 
+@pytest.mark.parametrize("shape", [(3, 16, 64), (1, 24, 24), (2, 32, 40)])
+def test_both_ways_of_the_rounds_agree(shape):
+    """Also for a matrix that is nearly of rank one, as momenta are."""
+    x = torch.randn(shape) + 5 * torch.randn(*shape[:-1], 1) * torch.randn(shape[0], 1, shape[-1])
+    x = x / x.flatten(-2).norm(dim=-1)[..., None, None]
+    assert torch.allclose(muon.by_gram(x), muon.by_products(x), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parts"),
+    [
+        ("self_attn.q_b_proj.weight", (4 * 24, 48), lambda w: w.unflatten(0, (4, -1))),
+        ("self_attn.kv_b_proj.weight", (4 * 32, 48), lambda w: w.unflatten(0, (4, -1))),
+        (
+            "self_attn.o_proj.weight",
+            (64, 4 * 16),
+            lambda w: w.unflatten(1, (4, -1)).transpose(0, 1),
+        ),
+        (
+            "layers.1.mlp.experts.gate_up",
+            (3, 2 * 16, 64),
+            lambda w: w.unflatten(1, (2, -1)).flatten(0, 1),
+        ),
+        ("patch_embed.proj.weight", (32, 3, 4, 4), lambda w: w.flatten(1)[None]),
+        ("q_a_proj.weight", (32, 64), lambda w: w[None]),
+    ],
+)
+def test_each_part_of_a_matrix_moves_for_itself(name, shape, parts):
+    """One that is a million times larger than the others moves no further and keeps none back."""
+    momentum = torch.randn(shape)
+    parts(momentum)[0].mul_(1e6)
+    moved = muon.update(name, momentum, 4)
+    assert moved.shape == momentum.shape
+    sizes = parts(moved).square().mean((-1, -2)).sqrt()
+    assert sizes.min() > 0.1
+    assert sizes.max() < 0.3
+
+
 def test_the_schedule_warms_up_holds_and_ends_near_nothing():
     plan = Plan(steps=100, warm_up=10, decay_from=0.5)
     factors = [plan.factor(n) for n in range(100)]
@@ -152,10 +193,15 @@ def test_the_log_is_cut_where_a_run_resumes(
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
-def test_the_vocabulary_is_learnt_alike_each_time_and_keeps_digits_apart(tmp_path):
-    vocabulary = learnt(900)
-    assert len(vocabulary.base) == 900
-    assert not [t for t in vocabulary.base[256:] if any(48 <= byte < 58 for byte in t)]
+def test_the_vocabulary_is_learnt_alike_each_time_and_cuts_numbers_as_kimi_does(tmp_path):
+    vocabulary = learnt(3072)
+    assert len(vocabulary.base) == 3072
     assert b" Paris" in vocabulary.base
+    tokenizer = Tokenizer(vocabulary)
+    assert [len(tokenizer.encode(str(n))) for n in range(1000)] == [1] * 1000
+    assert [tokenizer.decode([one]) for one in tokenizer.encode("2048")] == ["204", "8"]
+    digits = [t for t in vocabulary.base if any(48 <= byte < 58 for byte in t)]
+    assert sorted(digits) == sorted({*map(str.encode, NUMBERS), *(b"%d" % n for n in range(10))})
     save_vocabulary(tmp_path, vocabulary)
     assert load_vocabulary(tmp_path) == vocabulary
+    assert learnt(3072) == vocabulary

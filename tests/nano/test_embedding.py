@@ -1,0 +1,27 @@
+"""How embeddings begin."""
+
+import pytest
+import torch
+
+from hybrid.chat.vocabulary import Vocabulary
+from hybrid.tiny.bpe import special_names
+from nano.model.embedding import embedding
+
+WORDS = (b"358", b"357", b"258", b"42", b" city", b"city", b"tree")
+BASE = (*(bytes([b]) for b in range(256)), *WORDS)
+
+
+def test_tokens_begin_as_neighbours_of_what_they_share():
+    """A digit at a place, and a word in any form, lie in one direction of the embedding."""
+    vocabulary = Vocabulary(BASE, special_names(len(BASE)))
+    rows = embedding(vocabulary, 512, torch.Generator().manual_seed(0))
+    rows = rows - rows.mean(0)  # of the direction that all share
+
+    def alike(one, other):
+        return torch.cosine_similarity(rows[BASE.index(one)], rows[BASE.index(other)], dim=0).item()
+
+    near = [(b"358", b"357"), (b"358", b"258"), (b" city", b"city"), (b"8", b"358"), (b"A", b"a")]
+    far = [(b"358", b"42"), (b"city", b"tree"), (b"!", b"?"), (b"8", b"7"), (b" city", b"358")]
+    assert min(alike(*pair) for pair in near) > 0.25
+    assert max(alike(*pair) for pair in far) < 0.15
+    assert rows.std().item() == pytest.approx(0.5, rel=0.05)
