@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import settings
-from cli.engine_loading import DIRECTORY, load_flags, one_shot_view
+from cli.engine_loading import DIRECTORY, chosen_model, load_flags, one_shot_view
 
 if TYPE_CHECKING:
-    from cli.turn import View
     from hybrid.benchmark import Case, Kind
 
 DIFFERENT = 1
@@ -115,7 +114,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     here = settings.read()
     view = one_shot_view(here, as_json=True, plain=True)
     flags["warm_start"] = False  # every run begins alike, and leaves no trace
-    flags["model"] = flags["model"] or here.model_dir or _default_model(here, view)
+    flags["model"] = chosen_model(here, flags, view)
     return Session(here, flags, view, output).run(cases)
 
 
@@ -165,13 +164,6 @@ def _check_plot(directory: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise click.UsageError("--plot needs matplotlib: pip install 'kimi-local[bench]'")
     directory.mkdir(parents=True, exist_ok=True)
-
-
-def _default_model(here: settings.Settings, view: "View") -> Path:
-    from cli.default_model import NOTICE, default_model
-
-    view.say(NOTICE, "warn")
-    return default_model(here, view.say)
 
 
 @command.command("compare")

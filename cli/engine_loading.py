@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_NOTICE = "kimi-nano, a very small model that comes with the program; --model DIR names a real one"
 
 
 def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,6 +65,13 @@ def load_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def load_defaults() -> dict[str, Any]:
+    """The flags of `load_flags`, none of them given."""
+    bare = click.Command("load")
+    load_flags(bare)
+    return bare.make_context("load", []).params
+
+
 @contextmanager
 def loaded(here: Settings, flags: dict[str, Any], view: "View") -> "Iterator[hybrid.Engine]":
     """The engine, closed in the end; a signal that comes while it loads is not lost."""
@@ -71,8 +79,7 @@ def loaded(here: Settings, flags: dict[str, Any], view: "View") -> "Iterator[hyb
 
     began = perf_counter()
     with Loading() as loading:
-        model = flags["model"] or here.model_dir or _default_model(here, view)
-        loading.check()
+        model = chosen_model(here, flags, view)
         engine = _load(model, flags, view, loading)
     with closing(engine):
         loading.check()
@@ -99,11 +106,13 @@ def _placed(engine: "hybrid.Engine") -> str:
     return f", {', '.join(shares)}"
 
 
-def _default_model(here: Settings, view: "View") -> Path:
-    from cli.default_model import NOTICE, default_model
-
-    view.say(NOTICE, "warn")
-    return default_model(here, view.say)
+def chosen_model(here: Settings, flags: dict[str, Any], view: "View") -> Path:
+    """What --model names, or else the environment, or else kimi-nano; `view` tells of the last."""
+    named: Path | None = flags["model"] or here.model_dir
+    if named is not None:
+        return named
+    view.say(_NOTICE, "dim")
+    return hybrid.KIMI_NANO
 
 
 def _load(model: Path, flags: dict[str, Any], view: "View", loading: Loading) -> "hybrid.Engine":

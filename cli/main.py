@@ -27,6 +27,7 @@ from hybrid.errors import KimiLocalError
 
 COMMANDS = {  # name: (module, what it does)
     "chat": ("chat", "talk with a model, or answer one prompt"),
+    "demo": ("demo", "see it talk, think, look and call a tool, in a minute"),
     "inspect": ("inspect", "show what is in a checkpoint: sizes by component and tier"),
     "plan": ("plan", "predict what a machine will do with a model, and why"),
     "doctor": ("doctor", "check this machine, with the command that mends"),

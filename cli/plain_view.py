@@ -28,13 +28,19 @@ _PROGRESS_EVERY_S = 5.0
 
 
 class PlainView:
-    """Streams text as it comes. `answer` says whether content is wanted (not with --json)."""
+    """Streams text as it comes.
 
-    def __init__(self, *, colour: bool, answer: bool = True, chat: bool = False) -> None:
+    `answer`: content is wanted (not with --json); `thoughts`: reasoning too, though nobody watches.
+    """
+
+    def __init__(
+        self, *, colour: bool, answer: bool = True, chat: bool = False, thoughts: bool = False
+    ) -> None:
         self._colour = None if colour else False
         self._answer = answer
         self._aside: TextIO = sys.stdout if chat else sys.stderr
         self._terminal = self._aside.isatty()
+        self._thoughts = thoughts or self._terminal
         self._meter = Meter()
         self._reported = perf_counter()
         self._kind = ""  # of the text being written: content, reasoning or nothing
@@ -42,6 +48,11 @@ class PlainView:
         self._thought_tokens = 0
         self._at_line_start = True
         self._cleaner = Cleaner()
+
+    @property
+    def shows_colour(self) -> bool:
+        """Whether a person may be shown colours."""
+        return self._terminal and self._colour is None
 
     def progress(self, progress: Progress, label: str = "") -> None:
         """A line every few seconds on a terminal."""
@@ -62,11 +73,11 @@ class PlainView:
         if event.kind == "content" and self._answer:
             self._switch("content")
             self._write(sys.stdout, self._cleaner.feed(event.text))
-        elif event.kind == "reasoning" and self._terminal:
+        elif event.kind == "reasoning" and self._thoughts:
             self._switch("reasoning")
             self._thought_tokens += len(event.token_ids)
             text = self._cleaner.feed(event.text)
-            self._write(self._aside, click.style(text, dim=True) if self._colour is None else text)
+            self._write(self._aside, click.style(text, dim=True) if self.shows_colour else text)
 
     def finish(self) -> None:
         """End the last line and make sure that all of it has been written."""

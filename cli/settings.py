@@ -1,7 +1,6 @@
 """What the environment says, read once: nothing else in the project looks at it.
 
 XDG_STATE_HOME   sessions and input history     default ~/.local/state
-XDG_CACHE_HOME   the built-in tiny model        default ~/.cache
 KIMI_LOCAL_MODEL the model directory when --model is not given
 NO_COLOR         any text: no colour
 TERM=dumb        no colour and no cursor movement
@@ -26,7 +25,6 @@ class Settings:
     """
 
     state_home: str
-    cache_home: str
     model: str
     colour: bool
     dumb_terminal: bool
@@ -36,11 +34,6 @@ class Settings:
     def state_dir(self) -> Path:
         """Sessions and history; ConfigError where there is no home."""
         return _xdg(self.state_home, "XDG_STATE_HOME", ".local/state")
-
-    @property
-    def cache_dir(self) -> Path:
-        """What can be made again; ConfigError where there is no home."""
-        return _xdg(self.cache_home, "XDG_CACHE_HOME", ".cache")
 
     @property
     def model_dir(self) -> Path | None:
@@ -64,7 +57,6 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     dumb = env.get("TERM", "") == "dumb"
     return Settings(
         state_home=env.get("XDG_STATE_HOME", ""),
-        cache_home=env.get("XDG_CACHE_HOME", ""),
         model=env.get("KIMI_LOCAL_MODEL", ""),
         colour=not env.get("NO_COLOR") and not dumb,
         dumb_terminal=dumb,

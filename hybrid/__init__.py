@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from hybrid.config import ModelConfig
     from hybrid.engine import Engine, load
     from hybrid.events import Event, TokenLogprob, ToolCall, Usage
+    from hybrid.models import KIMI_NANO
     from hybrid.progress import Progress
     from hybrid.sampling import SamplingParams
     from hybrid.vision.media import Media
 
 __all__ = [
+    "KIMI_NANO",
     "Engine",
     "Event",
     "Media",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "KIMI_NANO": "hybrid.models",
     "Engine": "hybrid.engine",
     "Event": "hybrid.events",
     "Media": "hybrid.vision.media",

@@ -48,6 +48,7 @@ class FakeEngine:
     """Records the calls it gets; `kv_tokens`, `options`, `stats` as the real one has them."""
 
     kv_tokens: int = 1000
+    model_dir: Path | None = None
     options: Any = field(default_factory=lambda: OPTIONS)
     calls: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
@@ -200,7 +201,7 @@ def load(model_dir, *, progress=ignore, kv_tokens=None, vision=True, **options):
     """In place of hybrid.load."""
     for done in (0, 50, 100):
         progress(Progress("weights", done * 10**6, 100 * 10**6, "bytes"))
-    return FakeEngine(kv_tokens=kv_tokens or 1000, vision=vision)
+    return FakeEngine(kv_tokens or 1000, model_dir, vision=vision)
 
 
 if __name__ == "__main__":

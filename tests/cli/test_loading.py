@@ -112,18 +112,6 @@ def test_the_checks_see_handlers_that_raise_in_the_callback(
     assert unraisable == [KeyboardInterrupt if signum == signal.SIGINT else SystemExit]
 
 
-def test_making_the_tiny_model_is_not_broken_off_but_ends_there(chat, pressed, monkeypatch):
-    made, written = pressed(report=False), []
-
-    def write(path):
-        send(signal.SIGINT)
-        written.append(path)
-
-    monkeypatch.setattr("hybrid.tiny.write_tiny", write)
-    assert chat("-p", "hello", model=False).code == 130
-    assert (len(written), made) == (1, [])
-
-
 def test_a_second_press_insists_at_once():
     with Loading(), pytest.raises(KeyboardInterrupt):
         send(signal.SIGINT, signal.SIGINT)

@@ -177,7 +177,7 @@ def homeless(home, monkeypatch):
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+    for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name)
     with pytest.raises(RuntimeError):
         Path.home()
@@ -192,15 +192,14 @@ def test_without_a_home_what_needs_none_works(homeless, chat, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "model", "hint"),
+    ("args", "hint"),
     [
-        ((), False, "set HOME or XDG_CACHE_HOME"),
-        (("-c",), True, "set HOME or XDG_STATE_HOME"),
-        (("--session", "s"), True, "set HOME or XDG_STATE_HOME"),
+        (("-c",), "set HOME or XDG_STATE_HOME"),
+        (("--session", "s"), "set HOME or XDG_STATE_HOME"),
     ],
 )
-def test_without_a_home_the_error_says_what_to_set(homeless, chat, args, model, hint):
-    result = chat("-p", "hello", *args, model=model)
+def test_without_a_home_the_error_says_what_to_set(homeless, chat, args, hint):
+    result = chat("-p", "hello", *args)
     assert (result.code, result.out) == (2, "")
     assert result.err.endswith(f"this user has no home directory; {hint}\n")
     assert "Traceback" not in result.err
@@ -291,9 +290,9 @@ def test_the_shell_can_complete(tmp_path):
 
 
 def test_the_environment_is_read_by_the_rules_of_xdg():
-    found = settings.read({"XDG_STATE_HOME": "relative", "XDG_CACHE_HOME": "/c", "HOME": "/h"})
-    assert found.cache_dir == Path("/c/kimi-local")
+    found = settings.read({"XDG_STATE_HOME": "relative", "HOME": "/h"})
     assert found.state_dir == Path.home() / ".local/state/kimi-local"
+    assert settings.read({"XDG_STATE_HOME": "/s"}).state_dir == Path("/s/kimi-local")
     assert found.model_dir is None
     assert settings.read({"KIMI_LOCAL_MODEL": "/m"}).model_dir == Path("/m")
     assert settings.read({}).colour

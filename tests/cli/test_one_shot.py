@@ -291,24 +291,16 @@ def test_a_named_session_goes_on_and_a_nameless_run_leaves_nothing(chat, engines
     assert engines[-1].calls[-1]["sampling"].seed == 7
 
 
-def test_without_a_model_it_says_what_it_does(chat, engines, home, monkeypatch):
-    written = []
-    monkeypatch.setattr("hybrid.tiny.write_tiny", lambda path: written.append(path))
+def test_without_a_model_it_takes_kimi_nano_and_says_so(chat, engines, home, monkeypatch):
     result = chat("-p", "hello", model=False)
     assert result.code == 0
     notice, _ = result.err.splitlines()
-    assert "random" in notice
+    assert "kimi-nano" in notice
     assert "--model DIR" in notice
-    assert written == [home / "cache" / "kimi-local" / "tiny-1"]
+    assert engines[-1].model_dir == hybrid.KIMI_NANO
     monkeypatch.setenv("KIMI_LOCAL_MODEL", str(home / "model"))
-    assert "random" not in chat("-p", "hello", model=False).err
-
-
-def test_no_room_for_the_tiny_model_is_one_line(chat, home):
-    (home / "cache").write_text("a file where a directory should be")
-    result = chat("-p", "hello", model=False)
-    assert result.code == 1
-    assert "tiny model: cannot write" in result.err.splitlines()[-1]
+    assert "nano" not in chat("-p", "hello", model=False).err
+    assert engines[-1].model_dir == home / "model"
 
 
 def test_a_conversation_needs_a_terminal(chat, monkeypatch):

@@ -91,7 +91,7 @@ CHECKS = [
     (wrong_yarn, MODEL, "0.713111103", "0.713111903"),
     (wrong_record, DESIGN, "24,772,608 B", "24,772,632 B"),
     (wrong_contract, DESIGN, "kv_tokens=None", "kv_size=None"),
-    (wrong_contract, DESIGN, "chat | inspect", "chat | serve | inspect"),
+    (wrong_contract, DESIGN, "chat | demo", "chat | serve | demo"),
     (wrong_contract, DESIGN, "presence_penalty, ", ""),
 ]
 
