@@ -3,6 +3,8 @@
     python bench/nano_eval.py MODEL_DIR [--count N] [--families a,b] [--activation int8]
     python bench/nano_eval.py MODEL_DIR --perplexity   against the training graph, all activations
     python bench/nano_eval.py MODEL_DIR --sabotage     a fault at a time: which task falls
+    python bench/nano_eval.py MODEL_DIR --trace FILE   which experts are busy; `kimi-local trace
+                                                       replay FILE` plays the cache over it
 
 Conversations are of the held-out split (nano/data/draw.py), answers greedy. An answer is right if
 its text is the expected one and its calls have the expected names and arguments; it parses if all
@@ -23,9 +25,12 @@ import numpy as np
 import torch
 from environment import environment
 from nano_faults import FAULTS, Fault
+from numpy.typing import NDArray
 
 import hybrid
 from hybrid import SamplingParams
+from hybrid.cache.recorder import Recorder
+from hybrid.cache.trace_file import Trace, read_trace
 from hybrid.chat.template import ChatTemplate
 from hybrid.chat.tokenizer import Tokenizer
 from hybrid.config import ModelConfig
@@ -148,6 +153,23 @@ def sabotage(
             return [_or_nothing(engine, family, count) for family in families]
 
 
+def traced(engine: hybrid.Engine, families: Iterable[str], count: int, path: Path) -> Trace:
+    """Record what the router chooses in `count` conversations of each family."""
+    with Recorder.of(engine.config, path) as recorder, engine.record(recorder):
+        for family in families:
+            for sample in mix.held_out(family, count):
+                ask(engine, sample)
+    return read_trace(path)
+
+
+def loads(trace: Trace) -> NDArray[np.float64]:
+    """How often each expert was chosen, as a multiple of its layer's mean [layers, experts]."""
+    counts = [
+        np.bincount(layer.ravel(), minlength=trace.experts) for layer in trace.picks.swapaxes(0, 1)
+    ]
+    return np.stack(counts) * (trace.experts / trace.picks[:, 0].size)
+
+
 def _or_nothing(engine: hybrid.Engine, family: str, count: int) -> Row:
     try:
         return measure(engine, family, count)
@@ -198,6 +220,19 @@ def main() -> None:
     line: dict[str, Any] = {"bench": "nano_eval", "environment": environment()}
     if args.sabotage:
         line["sabotage"] = _all_faults(args, families)
+    elif args.trace:
+        with hybrid.load(
+            args.model, device="cpu", activation=args.activation, threads=args.threads
+        ) as engine:
+            trace = traced(engine, families, args.count, args.trace)
+        line["tokens"] = len(trace.picks)
+        line["loads"] = loads(trace).round(3).tolist()
+        print(f"{line['tokens']:,} tokens")
+        for layer, load in enumerate(np.sort(loads(trace)), 1):
+            share = load[-(trace.experts // 4) :].sum() / trace.experts
+            print(
+                f"layer {layer}  rarest {load[0]:.2f}  busiest {load[-1]:.2f}  quarter {share:.0%}"
+            )
     elif args.perplexity:
         line["perplexity"] = perplexities(args.model, families, args.count, args.threads)
         for name, value in line["perplexity"].items():
@@ -239,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--perplexity", action="store_true")
     parser.add_argument("--sabotage", action="store_true")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="record the routing")
     parser.add_argument("--json", type=argparse.FileType("a"), default=sys.stdout)
     return parser
 

@@ -48,6 +48,7 @@ def record(out: Path, prompt: str | None, as_json: bool, **flags: Any) -> int:
     """
     from cli import one_shot
     from cli.conversation import Conversation, Message
+    from hybrid.cache.recorder import Recorder
 
     text = one_shot_prompt(prompt)
     if text is None:
@@ -59,7 +60,7 @@ def record(out: Path, prompt: str | None, as_json: bool, **flags: Any) -> int:
     conversation = Conversation(thinking=not flags["instant"], system=flags["system"] or None)
     conversation.sampling |= sampling_options.given(flags)
     conversation.messages.append(Message("user", text))
-    with loaded(here, flags, view) as engine, _recorder(engine, out) as recorder:
+    with loaded(here, flags, view) as engine, Recorder.of(engine.config, out) as recorder:
         with engine.record(recorder):
             code = one_shot.run(engine, conversation, view, as_json=False)
         facts = _facts(engine, recorder)
@@ -72,24 +73,6 @@ def record(out: Path, prompt: str | None, as_json: bool, **flags: Any) -> int:
             err=True,
         )
     return code
-
-
-def _recorder(engine: "Engine", out: Path) -> "Recorder":
-    from hybrid.cache.recorder import Recorder
-    from hybrid.cpu_experts.record import RecordShape
-
-    text = engine.config.text
-    if not text.moe_layers:
-        raise RequestError("the model has no layer with experts: there is nothing to record", "out")
-    shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
-    return Recorder(
-        out,
-        model=engine.config.architecture,
-        layers=text.moe_layers,
-        experts=text.n_routed_experts,
-        k=text.num_experts_per_tok,
-        record_bytes=shape.nbytes,
-    )
 
 
 def _facts(engine: "Engine", recorder: "Recorder") -> dict[str, Any]:

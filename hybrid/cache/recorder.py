@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.cache.trace_file import VERSION
+from hybrid.config import ModelConfig
+from hybrid.cpu_experts.record import RecordShape
 from hybrid.errors import KimiLocalError, RequestError
 
 
@@ -39,6 +41,23 @@ class Recorder:
         except KimiLocalError:
             self._end_of_file()
             raise
+
+    @classmethod
+    def of(cls, config: ModelConfig, path: Path) -> "Recorder":
+        """A recorder for a model with experts; RequestError for one without."""
+        text = config.text
+        if not text.moe_layers:
+            raise RequestError(
+                "the model has no layer with experts: there is nothing to record", "out"
+            )
+        return cls(
+            path,
+            model=config.architecture,
+            layers=text.moe_layers,
+            experts=text.n_routed_experts,
+            k=text.num_experts_per_tok,
+            record_bytes=RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes,
+        )
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Drills of the first stage: much to say for little to read, so that attention and sight form soon.
+"""Drills of the first stages: much to say for little to read, so that attention and sight form soon.
 
     echo     a long list, again               looking one token further than the last match
     items    lists of numbers and commas      looking past what stands between
@@ -121,7 +121,7 @@ def grid(draw: Draw) -> Sample:
 
 
 def film(draw: Draw) -> Sample:
-    """Three to eight frames."""
+    """Three to eight colours."""
     colours = in_turn(draw, draw.number(3, 8))
     video = {"type": "video", "video": animated(draw, colours)}
     told = ", ".join(f"{n} {colour}" for n, colour in enumerate(colours, 1))

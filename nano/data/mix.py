@@ -1,7 +1,7 @@
 """Which family how often, in four stages of training.
 
     echo    one dense exercise alone (nano/data/drills.py): side by side each takes longer
-    grid    mostly another, and some of each
+    grid    mostly another, some of each, and a little of everything
     all     everything, contexts up to a few hundred tokens
     long    the same, and contexts up to 3,000 tokens
 

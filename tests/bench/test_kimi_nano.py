@@ -11,10 +11,7 @@ from nano_faults import FAULTS, Fault
 
 import hybrid
 from hybrid.cache.policy import POLICIES
-from hybrid.cache.recorder import Recorder
 from hybrid.cache.simulate import replay, replay_bound, replay_ram
-from hybrid.cache.trace_file import read_trace
-from hybrid.cpu_experts.record import RecordShape
 from nano.data import mix
 
 PICTURES = ("picture", "clip")
@@ -116,27 +113,18 @@ def test_other_numbers_keep_the_answers(options):
 def trace(tmp_path_factory):
     """What the router chose in conversations of all families."""
     path = tmp_path_factory.mktemp("trace") / "kimi-nano.trace"
+    families = [family for family in mix.FAMILIES if "000" not in family]
     with load() as engine:
-        text = engine.config.text
-        size = RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes
-        recorder = Recorder(
-            path, model="kimi-nano", layers=text.moe_layers, experts=text.n_routed_experts,
-            k=text.num_experts_per_tok, record_bytes=size,
-        )  # fmt: skip
-        with recorder, engine.record(recorder):
-            for family in mix.FAMILIES:
-                for sample in mix.held_out(family, 1 if "000" in family else 3):
-                    nano_eval.ask(engine, sample)
-    return read_trace(path)
+        return nano_eval.traced(engine, families, 3, path)
 
 
 def test_the_load_is_spread_and_still_skewed(trace):
     """Balanced over all it learnt: no expert is dead, none takes over; each answer has its own."""
-    for layer in range(trace.layers):
-        load = np.bincount(trace.picks[:, layer].ravel(), minlength=trace.experts)
-        share = load / load.mean()
-        assert share.min() > 0.05, layer
-        assert share.max() < 4, layer
+    load = nano_eval.loads(trace)
+    assert load.shape == (trace.layers, trace.experts)
+    assert load.mean() == pytest.approx(1)
+    assert load.min() > 0.05
+    assert load.max() < 4
 
 
 def test_the_cache_makes_something_of_it(trace):
