@@ -36,7 +36,7 @@ WEATHER = {
         },
     },
 }
-SKIES = ("rain", "snow", "cloudy")  # not sunny, which kimi-nano tells as snow: docs/nano.md
+SKIES = ("rain", "snow", "cloudy")  # "sunny" is told as snow: docs/nano.md
 SIDE = 120  # pixels of the picture
 SHARE = 4  # in the last step the device gets one of so many experts, and so does RAM
 

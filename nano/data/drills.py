@@ -1,4 +1,4 @@
-"""Drills of the first stages: much to say for little to read, so that attention and sight form soon.
+"""Drills of the first stage: much to say for little to read, so that attention and sight form soon.
 
     echo     a long list, again               looking one token further than the last match
     items    lists of numbers and commas      looking past what stands between
