@@ -10,7 +10,11 @@ import pytest
 from hybrid.cache import trace_file
 from hybrid.cache.recorder import Recorder
 from hybrid.cache.trace_file import read_trace
+from hybrid.chat.vocabulary import Vocabulary
 from hybrid.errors import KimiLocalError, RequestError
+from hybrid.tiny import TinyShape
+from hybrid.tiny.bpe import build_vocabulary, special_names
+from nano.model.shape import model_config
 from tests.cache.routing import made, published
 
 FACTS = {"model": "tiny", "layers": 3, "experts": 40, "k": 4, "record_bytes": 4608}
@@ -224,3 +228,11 @@ def test_weights_that_are_no_numbers_leave_valid_json(tmp_path):
     row = json.loads((tmp_path / "t.jsonl").read_text().splitlines()[1])
     assert row["weights"] == [None, None, 0.5, 0.25]
     assert read_trace(tmp_path / "t.jsonl").picks.tolist() == [[[0, 1, 2, -1]]]
+
+
+def test_a_model_without_experts_leaves_nothing_to_record(tmp_path):
+    shape = TinyShape(num_hidden_layers=2, first_k_dense_replace=2)
+    vocabulary = Vocabulary(build_vocabulary(256), special_names(256))
+    with pytest.raises(RequestError, match="no layer with experts"):
+        Recorder.of(model_config(shape, vocabulary), tmp_path / "t.jsonl")
+    assert not (tmp_path / "t.jsonl").exists()

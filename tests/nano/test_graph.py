@@ -167,6 +167,18 @@ def test_gradients_of_the_experts_are_torchs(exported, nano_vocabulary):
         assert theirs.abs().max() > 0
 
 
+def test_a_conversation_says_the_same_beside_others(exported, nano_vocabulary, renderer):
+    """Of its own length, shorter, longer: in one block with some, in another with the rest."""
+    run, _ = exported["dense"]
+    graph, stream = Graph(model_config(run.shape, nano_vocabulary)), mix.stream(0, 3, "all")
+    rows = [whole(renderer.row(next(stream))) for _ in range(12)]
+    rows.sort(key=lambda row: len(row.ids))
+    together = graph(run.weights.seen, batch(rows)).logits
+    assert any(block.padded[0] > 1 for block in batch(rows).blocks)
+    alone = torch.cat([graph(run.weights.seen, batch([row])).logits for row in rows])
+    assert torch.allclose(together, alone, atol=1e-3 * float(alone.abs().max()))
+
+
 def test_loads_count_every_choice(exported, nano_vocabulary):
     run, _ = exported["routed"]
     text = model_config(run.shape, nano_vocabulary).text

@@ -102,8 +102,8 @@ def test_the_idle_are_favoured(small_shape, nano_vocabulary):
 def test_orthogonal_brings_singular_values_near_one():
     for shape in ((20, 30), (30, 20), (4, 16, 32)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
-        assert values.min() > 0.3
-        assert values.max() < 1.4
+        assert values.min() > 0.6
+        assert values.max() < 1.3
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (1, 24, 24), (2, 32, 40)])
@@ -142,6 +142,12 @@ def test_each_part_of_a_matrix_moves_for_itself(name, shape, parts):
     sizes = parts(moved).square().mean((-1, -2)).sqrt()
     assert sizes.min() > 0.1
     assert sizes.max() < 0.3
+
+
+def test_the_patch_embedding_moves_as_one_matrix():
+    momentum = torch.randn(32, 3, 4, 4)
+    moved = muon.update("patch_embed.proj.weight", momentum, 4)
+    assert torch.equal(moved.flatten(1), muon.update("q_a_proj.weight", momentum.flatten(1), 4))
 
 
 def test_the_schedule_warms_up_holds_and_ends_near_nothing():
