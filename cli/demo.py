@@ -148,7 +148,7 @@ def _expert_bytes(engine: "Engine") -> int:
     from hybrid.cpu_experts.record import RecordShape
 
     text = engine.config.text
-    record = RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes
+    record = RecordShape.of(text).nbytes
     return text.moe_layers * text.n_routed_experts * slot_bytes(record)
 
 

@@ -139,4 +139,4 @@ def _records(text: TextConfig) -> int:
 
 
 def _record_bytes(text: TextConfig) -> int:
-    return RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes
+    return RecordShape.of(text).nbytes

@@ -34,7 +34,7 @@ def contents_of(model_dir: Path | str, text: TextConfig, checkpoint: Checkpoint)
     if not text.moe_layers:
         raise ConfigError("the model has no routed experts; there are no records of it")
     return Contents(
-        RecordShape(text.hidden_size, text.moe_intermediate_size),
+        RecordShape.of(text),
         text.first_k_dense_replace,
         text.moe_layers,
         text.n_routed_experts,

@@ -109,7 +109,7 @@ def _load(
     sink: ProgressSink,
 ) -> Tiers:
     size, threads = options.capacity, options.threads
-    shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
+    shape = RecordShape.of(text)
     slots = HostSlots(shape, size.ram, shared_pool(threads).shares)
     maps = [_map(text, layer, options.policy) for layer in range(text.num_hidden_layers)]
     known = [own for own in maps if own is not None]

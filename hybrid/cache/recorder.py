@@ -56,7 +56,7 @@ class Recorder:
             layers=text.moe_layers,
             experts=text.n_routed_experts,
             k=text.num_experts_per_tok,
-            record_bytes=RecordShape(text.hidden_size, text.moe_intermediate_size).nbytes,
+            record_bytes=RecordShape.of(text).nbytes,
         )
 
     def __call__(

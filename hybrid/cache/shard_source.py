@@ -58,7 +58,7 @@ class ShardSource:
 
         Raises CheckpointError for a shard that cannot be opened.
         """
-        self._shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
+        self._shape = RecordShape.of(text)
         self._first_layer, self._experts = text.first_k_dense_replace, text.n_routed_experts
         self._sizes = tensor_sizes(self._shape)
         self._own = threading.local()

@@ -17,6 +17,7 @@ K2.5 (hidden 7168, intermediate 2048): 2 * 128 * 64,512 + 448 * 18,432 = 24,772,
 
 from dataclasses import dataclass
 
+from hybrid.config import TextConfig
 from hybrid.errors import ConfigError
 
 GROUP = 32  # inputs that share one scale
@@ -34,6 +35,11 @@ class RecordShape:
 
     hidden: int
     intermediate: int
+
+    @classmethod
+    def of(cls, text: TextConfig) -> "RecordShape":
+        """The records of a model; ConfigError for sizes that are no multiple of a group."""
+        return cls(text.hidden_size, text.moe_intermediate_size)
 
     def __post_init__(self) -> None:
         for name, value in (("hidden", self.hidden), ("intermediate", self.intermediate)):

@@ -27,7 +27,7 @@ FLOAT_STEPS = 4  # epilogue of a group: product of scales, product, sum, and int
 
 def launches(text: TextConfig) -> list[Launch]:
     """Every kernel of this package in every mode, as launch.py launches it."""
-    shape = RecordShape(text.hidden_size, text.moe_intermediate_size)
+    shape = RecordShape.of(text)
     k = text.num_experts_per_tok
     found = [_combine(shape, k)]
     for mode, planes in launch.PLANES.items():

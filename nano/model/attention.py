@@ -53,8 +53,10 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float) -> Te
     counts = [len(block.slots) for block in batch.blocks]
     mixed = []
     for block, *parts in zip(batch.blocks, *(x.split(counts) for x in (q, k, v)), strict=True):
-        q, k, v = (_padded(x, block).transpose(1, 2) for x in parts)
-        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        queries, keys, values = (_padded(x, block).transpose(1, 2) for x in parts)
+        seen = functional.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, scale=scale
+        )
         mixed.append(seen.transpose(1, 2).flatten(0, 1)[block.slots])
     return torch.cat(mixed)[..., :width]
 

@@ -85,9 +85,10 @@ class FakeEngine:
         text = words(messages[-1])
         seen = [item for message in messages for item in shown(message)]
         prompt = sum(len(words(m).split()) for m in messages) + sum(item.tokens for item in seen)
-        for done in range(5 if seen else 0):
-            progress(Progress("vision", 1000 * done, 4000, "patches"))
-            time.sleep(0.1 if "slow look" in text else 0)
+        slow = "slow look" in text  # half a minute, unless it is stopped
+        for done in range((300 if slow else 5) if seen else 0):
+            progress(Progress("vision", min(1000 * done, 4000), 4000, "patches"))
+            time.sleep(0.1 if slow else 0)
             if should_stop():
                 yield Event("finish", finish_reason="cancelled", usage=Usage(prompt, 0, 0, 0))
                 return
