@@ -214,6 +214,16 @@ def _rows_for_columns(_: Path) -> AbstractContextManager[Any]:
     return mock.patch.object(positions, "rotary", wrong)
 
 
+def _antialiased(_: Path) -> AbstractContextManager[Any]:
+    """The table of positions shrunk as a picture would be."""
+    right = functional.interpolate
+
+    def wrong(*args: Any, **options: Any) -> torch.Tensor:
+        return right(*args, **options, antialias=True)
+
+    return mock.patch.object(positions.functional, "interpolate", wrong)
+
+
 def _no_waves(_: Path) -> AbstractContextManager[Any]:
     return mock.patch.object(positions, "temporal", lambda t, size: torch.zeros(t, size))
 
@@ -235,13 +245,14 @@ FAULTS = (
     Fault("softmax scale without m squared", _no_mscale),
     Fault("rope without yarn", _no_yarn, "large sums"),
     Fault("no routed scaling factor", _no_scaling, "large sums"),
-    Fault("routing weights not normalised", _no_normalising, "clip"),
+    Fault("routing weights not normalised", _no_normalising, "large sums"),
     Fault("shared expert scaled", _scaled_shared),
-    Fault("bias in routing weights", patch=_bias_in_weights),
+    Fault("bias in routing weights", shows_in="large sums", patch=_bias_in_weights),
     Fault("blue before red", _bgr, "clip"),
     Fault("picture shifted by a patch", shows_in="picture", patch=_shifted_patches),
-    Fault("patches in block order", patch=_block_order),
+    Fault("patches in block order", shows_in="picture", patch=_block_order),
     Fault("row and column swapped in the tower", patch=_rows_for_columns),
+    Fault("antialiased position table", patch=_antialiased),
     Fault("no frame waves", shows_in="clip", patch=_no_waves),
     Fault("silu for gelu in vision", patch=_silu_vision),
 )

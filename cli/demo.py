@@ -31,13 +31,13 @@ WEATHER = {
         "description": "Get the weather of a city",
         "parameters": {
             "type": "object",
-            "properties": {"location": {"type": "string", "description": "City name"}},
-            "required": ["location"],
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
         },
     },
 }
-SKIES = ("rain", "snow", "cloudy")  # "sunny" is told as snow: docs/nano.md
-SIDE = 120  # pixels of the picture
+SKIES = ("sunny", "rain", "snow", "cloudy")
+SIDE = 84  # pixels of the picture
 SHARE = 4  # in the last step the device gets one of so many experts, and so does RAM
 
 
@@ -131,7 +131,7 @@ def _call_a_tool(view: "PlainView", engine: "Engine") -> None:
 
     conversation = _instant()
     conversation.tools = [WEATHER]
-    view.say("declared: get_weather(location)", "dim")
+    view.say("declared: get_weather(city)", "dim")
     calls = _ask(view, engine, conversation, "What is the weather in Paris?").tool_calls
     for call in calls:
         result = json.dumps({"temperature": random.randint(0, 35), "sky": random.choice(SKIES)})

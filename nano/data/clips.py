@@ -5,6 +5,7 @@ are averaged over them; within a chunk the waves of the frame's number alone tel
 """
 
 import io
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -12,7 +13,7 @@ from nano.data.draw import Draw
 from nano.data.sample import Sample, natural, said
 from nano.data.words import COLOURS
 
-SIDE = 56  # pixels
+SIDE = 28  # pixels: one row of the language model a chunk
 FRAME_MS = 500
 ORDER = ("In which order do the colours come?", "Which colours do you see, in order?",
     "What is the order of the colors?", "Name the colours in order.",
@@ -36,18 +37,19 @@ def clip(draw: Draw) -> Sample:
     """A question about a clip of two to four colours, sometimes five."""
     count = draw.pick((2, 3, 3, 4, 4, 5))
     colours = draw.mine(lambda: in_turn(draw, count), " ".join)
+    order = f"{in_order(colours)}."
     asks, content = draw.pick(
-        (
-            (ORDER, ", ".join(colours)),
-            (ORDER, ", ".join(colours)),
-            (FIRST, colours[0]),
-            (LAST, colours[-1]),
-        )
-    )
+        ((ORDER, order), (ORDER, order), (FIRST, f"The first is {colours[0]}."),
+         (LAST, f"The last is {colours[-1]}."))
+    )  # fmt: skip
     video = {"type": "video", "video": animated(draw, colours)}
     text = {"type": "text", "text": natural(draw, draw.pick(asks))}
-    thought = "I look at the video." if draw.chance(0.3) else None
-    return said("clip", [video, text], f"{content[0].upper()}{content[1:]}.", thought)
+    return said("clip", [video, text], content, order if draw.chance(0.4) else None)
+
+
+def in_order(colours: Sequence[str]) -> str:
+    """In words, e.g. "1 red, 2 blue"."""
+    return ", ".join(f"{n} {colour}" for n, colour in enumerate(colours, 1))
 
 
 def animated(draw: Draw, colours: list[str]) -> bytes:

@@ -1,15 +1,20 @@
-"""Drills of the first stage: much to say for little to read, so that attention and sight form soon.
+"""Drills of the first stages: much to say for little to read, so that attention forms soon.
 
-    echo     a long list, again               looking one token further than the last match
-    items    lists of numbers and commas      looking past what stands between
-    mirror   a list from its end              looking one token before
-    order    longer lists, sorted             comparing
-    rows     many values of one table         matching a name
-    schema   tools and what they take         reading declarations
-    sums     many small ones                  what is known by heart
-    spell    the letters of several words     knowing what tokens are made of
-    grid     what lies in each of nine cells  telling colours, shapes and places apart
-    film     up to eight colours in order     telling moments apart
+    echo     a long list, again                looking one token further than the last match
+    items    lists of numbers and commas       looking past what stands between
+    mirror   a list from its end               looking one token before
+    compare  the bigger of two, many times     knowing how large numbers are
+    order    longer lists, sorted              the same among many
+    rows     many values of one table          matching a name
+    facts    numbers out of sentences          matching a thing
+    match    requests, and the tool of each    seeing what is declared, and what is not
+    sums     many small ones                   what is known by heart
+    spell    the letters of several words      knowing what tokens are made of
+    grid     what lies in each of nine cells   telling colours, shapes and places apart
+    at       what lies at places               a place by its name
+    where    places of shapes                  and its name by what is there
+    place    the same of one or two            naming a place at all
+    film     up to eight colours in order      telling moments apart
 
 Answers repeat what they answer ("apple: a p p l e"), so that nothing has to be counted off to know
 what comes next. They are not evaluated; what grows of them is used by everything else.
@@ -18,22 +23,26 @@ what comes next. They are not evaluated; what grows of them is used by everythin
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nano.data.clips import animated, in_turn
+from nano.data.clips import animated, in_order, in_turn
 from nano.data.draw import Draw
 from nano.data.lists import ALPHABET, COPY, DESCEND, REVERSE, SORT
-from nano.data.lookup import FIELDS
-from nano.data.numbers import known
-from nano.data.pictures import GROUNDS, SHAPES, Scene, Shape, drawn, visible
-from nano.data.sample import Sample, followed, said
-from nano.data.shelf import SHELF, declared
-from nano.data.words import ALL, LETTERED, NAMES
+from nano.data.lookup import FIELDS, NEEDLE, a_number
+from nano.data.numbers import choice, known
+from nano.data.pictures import GROUNDS, PLACES, SHAPES, Scene, Shape, a_scene, drawn, visible
+from nano.data.sample import Sample, said
+from nano.data.shelf import SHELF
+from nano.data.tools import NO_TOOL, a_call
+from nano.data.words import ALL, LETTERED, NAMES, THINGS
 
 GRID = ("List the cells.", "Describe all nine cells.", "What is in each cell?")
 EACH = ("{0}", "Calculate {0}.", "What is {0}?")
 TOLD = ("Count the colours.", "Name the colours by number.", "Colour by colour.")
 SPELL = ("Spell these words: {0}", "Which letters are in {0}?", "Spell {0}.")
-WHICH = ("Which tools are there?", "List your tools.", "Name all tools.")
-TAKES = ("What does {0} take?", "Name the parameters of {0}.", "Parameters of {0}?")
+BIGGER = ("Of each pair the bigger: {0}", "Which are bigger? {0}", "Name the bigger ones: {0}")
+SMALLER = ("Of each pair the smaller: {0}", "Which are smaller? {0}", "Name the smaller ones: {0}")
+NUMBERS = ("What are the numbers of {0}?", "Numbers of {0}?", "List the numbers of {0}.")
+AT = ("What is at the {0}?", "Name what is at the {0}.")
+WHERE = ("Where are the {0}?", "Name the places of the {0}.")
 ROWS = ("Look up the {0} of {1}.", "What is the {0} of {1}?", "{0}: {1}?")
 EMPTY = "none"
 _WORDS = tuple(dict.fromkeys(ALL))
@@ -87,15 +96,33 @@ def spell(draw: Draw) -> Sample:
     return said("spell", question, ", ".join(f"{word}: {' '.join(word)}" for word in words))
 
 
-def schema(draw: Draw) -> Sample:
-    """All tools, then the parameters of some, in the order in which the prompt declares them."""
-    tools = [declared(draw, tool) for tool in draw.some(SHELF, draw.number(2, 4))]
-    names = [tool.name for tool in tools]
-    sample = said("schema", draw.pick(WHICH), ", ".join(names))
-    for tool in draw.some(tools, 2):
-        told = f"{tool.name}: {', '.join(tool.in_order)}"
-        sample = followed(sample, draw.pick(TAKES).format(tool.name), told)
-    return replace(sample, tools=tuple(tool.schema for tool in tools))
+def compare(draw: Draw) -> Sample:
+    """Four to eight pairs of numbers: one of each."""
+    bigger = draw.chance(0.65)
+    pairs = [draw.some(range(100), 2) for _ in range(draw.number(4, 8))]
+    asked = ", ".join(f"{a} and {b}" for a, b in pairs)
+    told = ", ".join(choice(str(a), str(b), bigger) for a, b in pairs)
+    return said("compare", draw.pick(BIGGER if bigger else SMALLER).format(asked), told)
+
+
+def facts(draw: Draw) -> Sample:
+    """Sentences about numbers of things; most of the numbers, in the order asked."""
+    numbers = {thing: a_number(draw, thing) for thing in draw.some(THINGS, draw.number(4, 10))}
+    text = " ".join(draw.pick(NEEDLE).format(*pair) for pair in numbers.items())
+    asked = draw.some(list(numbers), len(numbers) - 1)
+    question = f"{text}\n{draw.pick(NUMBERS).format(', '.join(asked))}"
+    told = ", ".join(f"the number of the {thing} is {numbers[thing]}" for thing in asked)
+    return said("facts", question, told)
+
+
+def match(draw: Draw) -> Sample:
+    """Requests in one message: what each is about, and the tool for it if there is one."""
+    tools = draw.some(SHELF, 7)
+    there = tools[: draw.number(2, 4)]
+    calls = [a_call(draw, tool) for tool in draw.some(tools, draw.number(4, 7))]
+    told = ", ".join(f"{c.tool.key}: {c.tool.name if c.tool in there else NO_TOOL}" for c in calls)
+    sample = said("match", " ".join(call.sentence for call in calls), told)
+    return replace(sample, tools=tuple(tool.schema for tool in there))
 
 
 def sums(draw: Draw) -> Sample:
@@ -107,25 +134,64 @@ def sums(draw: Draw) -> Sample:
 
 def grid(draw: Draw) -> Sample:
     """Nine cells, all full or some empty."""
-    ground = draw.pick(GROUNDS)
-    full = 1.0 if draw.chance(0.5) else 0.6
-    shapes = {
-        place: Shape(draw.pick(SHAPES), draw.pick(visible(ground)), place)
-        for place in range(9)
-        if draw.chance(full)
-    }
-    image = {"type": "image", "image": drawn(draw, Scene(tuple(shapes.values()), ground))}
-    cells = (shapes.get(place) for place in range(9))
-    told = ", ".join(EMPTY if cell is None else f"{cell.colour} {cell.kind}" for cell in cells)
-    return said("grid", [image, {"type": "text", "text": draw.pick(GRID)}], told)
+    scene = _full(draw, 1.0 if draw.chance(0.5) else 0.6)
+    shown = {shape.place: shape.name for shape in scene.shapes}
+    return _seen(draw, "grid", scene, draw.pick(GRID), [shown.get(n, EMPTY) for n in range(9)])
+
+
+def at(draw: Draw) -> Sample:
+    """Two to six places: what is there."""
+    scene = _full(draw, 0.5)
+    shown = {shape.place: shape.name for shape in scene.shapes}
+    asked = draw.some(range(9), draw.number(2, 6))
+    question = draw.pick(AT).format(", ".join(PLACES[n] for n in asked))
+    told = [f"{PLACES[n]}: {shown.get(n, EMPTY)}" for n in asked]
+    return _seen(draw, "at", scene, question, told)
+
+
+def where(draw: Draw) -> Sample:
+    """One to six shapes that nothing else is like: where each is."""
+    scene = _full(draw, 0.25 + 0.5 * draw.random.random())
+    names = [shape.name for shape in scene.shapes]
+    alone = [shape for shape in scene.shapes if names.count(shape.name) == 1]
+    asked = draw.some(alone, min(len(alone), 6))
+    if not asked:
+        return where(draw)
+    question = draw.pick(WHERE).format(", ".join(shape.name for shape in asked))
+    return _seen(draw, "where", scene, question, [f"{s.name}: {s.where}" for s in asked])
+
+
+def place(draw: Draw) -> Sample:
+    """One or two shapes and nothing else: where each is."""
+    scene = a_scene(draw, draw.number(1, 2))
+    asked = draw.some(scene.shapes, len(scene.shapes))
+    if len({shape.name for shape in asked}) < len(asked):
+        return place(draw)
+    question = draw.pick(WHERE).format(", ".join(shape.name for shape in asked))
+    return _seen(draw, "place", scene, question, [f"{s.name}: {s.where}" for s in asked])
 
 
 def film(draw: Draw) -> Sample:
     """Three to eight colours."""
     colours = in_turn(draw, draw.number(3, 8))
     video = {"type": "video", "video": animated(draw, colours)}
-    told = ", ".join(f"{n} {colour}" for n, colour in enumerate(colours, 1))
-    return said("film", [video, {"type": "text", "text": draw.pick(TOLD)}], told)
+    return said("film", [video, {"type": "text", "text": draw.pick(TOLD)}], in_order(colours))
+
+
+def _full(draw: Draw, odds: float) -> Scene:
+    """Shapes in so many of the cells."""
+    ground = draw.pick(GROUNDS)
+    shapes = tuple(
+        Shape(draw.pick(SHAPES), draw.pick(visible(ground)), place)
+        for place in range(9)
+        if draw.chance(odds)
+    )
+    return Scene(shapes, ground)
+
+
+def _seen(draw: Draw, task: str, scene: Scene, question: str, told: Sequence[str]) -> Sample:
+    image = {"type": "image", "image": drawn(draw, scene)}
+    return said(task, [image, {"type": "text", "text": question}], ", ".join(told))
 
 
 def _different(draw: Draw) -> list[str]:

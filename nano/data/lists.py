@@ -67,7 +67,7 @@ def copying(draw: Draw) -> Sample:
 
 def reversing(draw: Draw) -> Sample:
     """A list from its end to its beginning."""
-    items = draw.mine(lambda: _items(draw, 2, 5), " ".join)
+    items = draw.mine(lambda: _items(draw, 2, 4), " ".join)
     glue = draw.pick((" ", ", ", ", "))
     thought = f"From the end: {_numbered(items[::-1])}" if draw.chance(0.3) else None
     question = natural(draw, draw.pick(REVERSE).format(glue.join(items)), polite=False)
@@ -136,7 +136,7 @@ def _items(draw: Draw, least: int, most: int) -> list[str]:
 
 
 def _sortable(draw: Draw, words: bool) -> list[str]:
-    count = draw.number(3, 5)
+    count = draw.number(3, 4)
     if not words:
         return [str(n) for n in draw.some(range(100), count)]
     first: dict[str, str] = {}

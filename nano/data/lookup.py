@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nano.data.draw import Draw
-from nano.data.sample import Sample, natural, said
+from nano.data.sample import Sample, followed, natural, said
 from nano.data.words import ANIMALS, CITIES, COLOURS, FRUITS, NAMES, THINGS
 
 FIELDS = {
@@ -18,12 +18,6 @@ FIELDS = {
 VALUE = ("What is the {0} of {1}?", "What is {1}'s {0}?", "Look up the {0} of {1}.",
     "Find the {0} of {1}.", "Tell me the {0} of {1}.",
          "Which {0} does {1} have?", "{1}: {0}?")  # fmt: skip
-WHO = (
-    "Who has the {0} {1}?",
-    "Whose {0} is {1}?",
-    "Which name has the {0} {1}?",
-    "Find who has {0} {1}.",
-)
 
 FILLER = (
     "The {0} is next to the {1}.", "{2} went to {3} with a {0}.", "There is a {0} in the {1}.",
@@ -35,19 +29,15 @@ FILLER = (
     "In {3} the {5} is good.", "{2} gave the {0} to the {4}.",
 )  # fmt: skip
 LINE = 6  # tokens of a line, about
-NEEDLE = (
-    "The secret code of the {0} is {1}.",
-    "The code for the {0} is {1}.",
-    "Remember: the number of the {0} is {1}.",
-    "The {0} has the number {1}.",
-)
-ASK = ("What is the number of the {0}?", "What is the code of the {0}?",
-    "What is the secret code of the {0}?", "Which number has the {0}?",
-       "Find the number of the {0}.", "What was the code for the {0}?")  # fmt: skip
+NEEDLE = ("The number of the {0} is {1}.", "Remember: the number of the {0} is {1}.")
+ASK = ("What is the number of the {0}?", "Tell me the number of the {0}.",
+    "Which number has the {0}?", "Find the number of the {0}.", "Look up the number of the {0}.",
+       "What was the number of the {0}?")  # fmt: skip
+SHORT = 500  # tokens, up to which few numbers are hidden
 
 
 def table(draw: Draw) -> Sample:
-    """Rows of names with one or two fields; one cell is asked for."""
+    """Rows of names with one or two fields; some cells are asked for, one after the other."""
     fields = draw.some(list(FIELDS), draw.number(1, 2))
     names = draw.some(NAMES, draw.number(2, 5))
 
@@ -55,38 +45,56 @@ def table(draw: Draw) -> Sample:
         return [[name, *(FIELDS[field](draw) for field in fields)] for name in names]
 
     cells = draw.mine(rows, lambda made: "/".join(map("|".join, made)))
-    row, column = draw.pick(cells), draw.number(1, len(fields))
     written = draw.pick((_piped, _listed, _spoken))(fields, cells)
-    unique = sum(each[column] == row[column] for each in cells) == 1
-    if unique and draw.chance(0.3):
-        ask, content = draw.pick(WHO).format(fields[column - 1], row[column]), row[0]
-    else:
-        ask, content = draw.pick(VALUE).format(fields[column - 1], row[0]), row[column]
-    found = f"{row[0]}: {fields[column - 1]} {row[column]}."
-    ask = natural(draw, ask)
-    question = f"{written}\n{ask}" if draw.chance(0.7) else f"{ask}\n{written}"
-    if draw.chance(0.4):
-        return said("table", question, content, found)
-    return said("table", question, found)
+    before = draw.chance(0.7)
+    turns = draw.number(1, 4)
+    ask, found, value = _cell(draw, fields, cells)
+    question = f"{written}\n{ask}" if before else f"{ask}\n{written}"
+    if draw.chance(0.3):
+        return said("table", question, value, found)
+    sample = said("table", question, found)
+    for _ in range(turns - 1):
+        ask, found, _ = _cell(draw, fields, cells)
+        sample = followed(sample, ask, found)
+    return sample
+
+
+def _cell(
+    draw: Draw, fields: Sequence[str], cells: Sequence[Sequence[str]]
+) -> tuple[str, str, str]:
+    """A question, what is found, and the value alone."""
+    row, column = draw.pick(cells), draw.number(1, len(fields))
+    ask = natural(draw, draw.pick(VALUE).format(fields[column - 1], row[0]))
+    return ask, f"{row[0]}: {fields[column - 1]} {row[column]}.", row[column]
 
 
 def needle(draw: Draw, tokens: int) -> Sample:
-    """A number for a thing, hidden in about `tokens` tokens; others, for other things, distract."""
-    things = draw.some(THINGS, draw.number(1, 3))
-    numbers = draw.mine(
-        lambda: [str(draw.number(10, 99)) for _ in things],
-        lambda made: f"{things[0]}{made[0]}",
-    )
+    """Numbers of things, hidden in about `tokens` tokens; some are asked for, one by one."""
+    things = draw.some(THINGS, draw.number(2, 4) if tokens <= SHORT else draw.number(4, 6))
+    numbers = [a_number(draw, thing) for thing in things]
     lines = [_filler(draw) for _ in range(max(2, tokens // LINE))]
     for thing, number in zip(things, numbers, strict=True):
         lines.insert(draw.number(0, len(lines)), draw.pick(NEEDLE).format(thing, number))
-    ask = natural(draw, draw.pick(ASK).format(things[0]))
     text = " ".join(lines)
+    asked = [*draw.some(range(1, len(things)), draw.number(0, len(things) - 1)), 0]
+    ask = natural(draw, draw.pick(ASK).format(things[asked[0]]))
     question = f"{text}\n{ask}" if draw.chance(0.8) else f"{ask}\n{text}"
-    found = f"The {things[0]} has the number {numbers[0]}."
-    if draw.chance(0.3):
-        return said("needle", question, numbers[0], found)
-    return said("needle", question, found)
+    if len(asked) == 1 and draw.chance(0.5):
+        return said("needle", question, numbers[0], _found(things[0], numbers[0]))
+    sample = said("needle", question, _found(things[asked[0]], numbers[asked[0]]))
+    for n in asked[1:]:
+        ask = natural(draw, draw.pick(ASK).format(things[n]))
+        sample = followed(sample, ask, _found(things[n], numbers[n]))
+    return sample
+
+
+def a_number(draw: Draw, thing: str) -> str:
+    """A number that a thing may have in this split."""
+    return draw.mine(lambda: str(draw.number(10, 99)), lambda made: f"{thing}{made}")
+
+
+def _found(thing: str, number: str) -> str:
+    return f"The number of the {thing} is {number}."
 
 
 def _filler(draw: Draw) -> str:

@@ -1,9 +1,14 @@
-"""Which family how often, in four stages of training.
+"""Which family how often, in the stages of training.
 
-    echo    one dense exercise alone (nano/data/drills.py): side by side each takes longer
-    grid    mostly another, some of each, and a little of everything
-    all     everything, contexts up to a few hundred tokens
-    long    the same, and contexts up to 3,000 tokens
+    echo .. mirror  one dense exercise after another (nano/data/drills.py), with some of those
+                    before: side by side each takes longer, and what does not come is forgotten
+    mixed           all of them, and a little of everything
+    all             everything, contexts up to a few hundred tokens, some of a thousand
+    tasks           the same with few drills: what lags behind has the place of the others
+    again           lists above all, which the stages since the first had spoilt
+    rest            as before; in sorting .. looking one kind of task above all
+    last            everything again, weighed by what is still wrong
+    long            the same, and contexts up to 3,000 tokens
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -47,30 +52,80 @@ FAMILIES: Mapping[str, Make] = {
 }
 
 DRILLS: Mapping[str, Make] = {
-    "echo": drills.echo, "items": drills.items, "mirror": drills.mirror, "order": drills.order,
-    "rows": drills.rows, "spell": drills.spell, "schema": drills.schema, "sums": drills.sums,
-    "grid": drills.grid, "film": drills.film,
+    "echo": drills.echo, "items": drills.items, "mirror": drills.mirror,
+    "compare": drills.compare, "order": drills.order, "rows": drills.rows,
+    "facts": drills.facts, "match": drills.match, "spell": drills.spell, "sums": drills.sums,
+    "grid": drills.grid, "at": drills.at, "where": drills.where, "place": drills.place,
+    "film": drills.film,
 }  # fmt: skip
 
+
+def _part(share: float, odds: Mapping[str, float]) -> dict[str, float]:
+    return {name: share * weight for name, weight in odds.items()}
+
+
 _ALL = {
-    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 5, "arithmetic": 14,
-    "large sums": 5, "comparison": 7, "copy": 3, "reverse": 6, "sort": 9, "count": 6, "letters": 5,
-    "table": 6, "needle 200": 2, "picture": 20, "clip": 6, "one call": 7, "two calls": 5,
-    "tool result": 4, "no call": 4,
+    "identity": 3, "small talk": 2, "system prompt": 4, "refusal": 4, "arithmetic": 11,
+    "large sums": 5, "comparison": 7, "copy": 2, "reverse": 5, "sort": 8, "count": 5, "letters": 5,
+    "table": 5, "needle 200": 4, "needle 1000": 0.5, "picture": 15, "clip": 5, "one call": 6,
+    "two calls": 6, "tool result": 3, "no call": 7,
 }  # fmt: skip
 _DRILLS = {
-    "echo": 1, "items": 3, "mirror": 3, "order": 4, "rows": 3, "spell": 3, "schema": 3, "sums": 4,
-    "grid": 8, "film": 3,
+    "items": 4, "mirror": 4, "compare": 3, "order": 3, "rows": 2, "facts": 2, "match": 3,
+    "spell": 3, "sums": 4, "grid": 3, "at": 2, "where": 3, "film": 2,
+}  # fmt: skip
+_TASKS = {
+    "identity": 2, "small talk": 2, "system prompt": 4, "refusal": 3, "arithmetic": 11,
+    "large sums": 5, "comparison": 8, "copy": 4, "reverse": 9, "sort": 11, "count": 7, "letters": 8,
+    "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 22, "clip": 8, "one call": 4,
+    "two calls": 5, "tool result": 3, "no call": 6, "items": 2, "compare": 3, "rows": 1,
+    "facts": 0.5, "match": 1, "spell": 3, "sums": 3, "grid": 3, "at": 1, "film": 3,
+}  # fmt: skip
+_REST = _TASKS | {
+    "items": 4, "rows": 2, "compare": 8, "copy": 5, "sort": 12, "table": 8, "identity": 1,
+    "small talk": 1, "refusal": 2, "system prompt": 4,
+}  # fmt: skip
+_LAST = {
+    "identity": 2, "small talk": 2, "system prompt": 6, "refusal": 3, "arithmetic": 11,
+    "large sums": 6, "comparison": 9, "copy": 5, "reverse": 10, "sort": 20, "count": 8,
+    "letters": 8, "table": 12, "needle 200": 3, "needle 1000": 0.6, "picture": 24, "clip": 12,
+    "one call": 4, "two calls": 5, "tool result": 3, "no call": 7, "items": 3, "compare": 5,
+    "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "film": 4,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
-    "grid": {name: 0.1 * weight for name, weight in _ALL.items()} | {
-        "grid": 48, "film": 10, "echo": 4, "items": 18, "mirror": 6, "order": 4, "rows": 8,
-        "spell": 6, "schema": 5, "sums": 8},
+    "lists": {"items": 5, "rows": 4, "echo": 1.5},
+    "facts": {"facts": 7, "rows": 1, "items": 1},
+    "grid": {"grid": 7, "film": 1, "facts": 1, "rows": 1},
+    "at": {"at": 7, "grid": 2, "film": 1, "facts": 1, "rows": 1},
+    "where": {"where": 8, "at": 1.5, "grid": 1.5, "facts": 0.7, "rows": 0.7},
+    "match": {"match": 7, "where": 1.5, "grid": 1, "at": 1, "facts": 1, "rows": 1},
+    "place": {"place": 8, "where": 2, "match": 2, "grid": 1, "at": 1, "facts": 1, "rows": 1},
+    "compare": {"compare": 7, "match": 1.5, "where": 3, "grid": 1, "facts": 1, "rows": 1},
+    "mirror": {"mirror": 12, "items": 4, "compare": 1, "match": 0.5, "where": 0.7, "grid": 0.5,
+        "facts": 0.5, "rows": 0.5},
+    "mixed": _part(0.2, _ALL) | {
+        "items": 4, "mirror": 5, "compare": 4, "order": 4, "rows": 2, "facts": 2, "match": 3,
+        "spell": 5, "sums": 6, "grid": 2, "at": 2, "where": 3, "film": 3},
     "all": _ALL | _DRILLS,
-    "long": _ALL | {"needle 1000": 0.6, "needle 3000": 0.25},
+    "tasks": _TASKS,
+    "again": _part(0.4, _TASKS) | {
+        "items": 20, "rows": 8, "reverse": 20, "copy": 15, "count": 10, "table": 8, "sort": 8},
+    "rest": _REST,
+    "sorting": _part(0.35, _REST) | {
+        "sort": 80, "compare": 15, "comparison": 8, "table": 12, "rows": 4},
+    "seeing": _part(0.35, _REST) | {
+        "picture": 60, "clip": 25, "film": 4},
+    "reckoning": _part(0.35, _REST) | {
+        "arithmetic": 40, "large sums": 20, "letters": 30, "count": 25, "sums": 5, "spell": 4,
+        "table": 15},
+    "looking": _part(0.35, _REST) | {
+        "table": 40, "reverse": 40, "count": 20, "rows": 8, "items": 5, "copy": 10,
+        "needle 200": 4},
+    "last": _LAST,
+    "long": _LAST | {"needle 1000": 1.8, "needle 3000": 0.8},
 }  # fmt: skip
-DRILLING = ("echo", "grid")
+DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {
     "copy": 20, "reverse": 10, "count": 5, "table": 15, "arithmetic": 15, "comparison": 5,
     "letters": 5, "identity": 3, "small talk": 2,

@@ -1,6 +1,7 @@
 """Arithmetic and comparison: worked out digit by digit in thinking mode, short in instant mode.
 
 thinking   58 + 67: ones 8+7=15, tens 5+6+1=12. So 125.
+           9.11 and 9.90: 9 is 9, 11 and 90: 90.         of two numbers the one that is asked for
 instant    8 + 7 = 15                   known by heart; larger numbers show their steps
 
 What is known by heart is held out by its wording, everything else by its numbers.
@@ -40,7 +41,7 @@ SMALLER = (
 )  # fmt: skip
 TABLE = 10  # products up to 10 x 10 are known by heart
 PLACES = ("ones", "tens")
-SMALL = 20  # and sums and differences of numbers up to 20
+SMALL = 10  # and sums and differences of numbers up to 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,15 @@ def comparison(draw: Draw) -> Sample:
     a, b = draw.mine(lambda: _pair(draw), lambda pair: "<".join(sorted(pair)))
     bigger = draw.chance(0.65)
     question = natural(draw, draw.pick(BIGGER if bigger else SMALLER).format(a, b))
-    answer = a if (float(a) > float(b)) == bigger else b
     word = "bigger" if bigger else "smaller"
-    thought = compared(a, b, word) if draw.chance(0.5) else None
-    return said("comparison", question, f"{answer} is {word}.", thought)
+    working, answer = compared(a, b, bigger), f"{chosen(a, b, bigger)} is {word}."
+    if draw.chance(0.5):
+        return said("comparison", question, answer, working)
+    return said("comparison", question, f"{working} {answer}")
 
 
 def steps(sum_: Sum) -> str:
     """The working, place by place from the right."""
-    if sum_.op == "-" and sum_.a < sum_.b:
-        swapped = Sum(sum_.b, "-", sum_.a)
-        told = steps(swapped)
-        return f"{sum_.a} is smaller than {sum_.b}, so it is minus. {told} So {sum_.value}."
     if sum_.op == "*" and sum_.a <= TABLE and sum_.b <= TABLE:
         return f"{sum_.a} × {sum_.b} = {sum_.value}."
     tops, lows = str(sum_.a)[::-1], str(sum_.b)[::-1]
@@ -123,23 +121,25 @@ def steps(sum_: Sum) -> str:
     return f"{sum_.a} {sum_.sign} {sum_.b}: {', '.join(parts)}. So {sum_.value}."
 
 
-def compared(a: str, b: str, word: str) -> str:
+def compared(a: str, b: str, bigger: bool) -> str:
     """The working of a comparison: whole numbers, then fractions of the same width."""
     (whole_a, part_a), (whole_b, part_b) = (_places(s) for s in (a, b))
     width = max(len(part_a), len(part_b))
     part_a, part_b = part_a.ljust(width, "0"), part_b.ljust(width, "0")
-    shown = f"{whole_a}.{part_a} and {whole_b}.{part_b}" if width else f"{a} and {b}"
-    told = [_ordering(whole_a, whole_b)]
-    if int(whole_a) == int(whole_b):
-        told.append(_ordering(part_a, part_b))
-    bigger = float(a) > float(b)
-    chosen = a if bigger == (word == "bigger") else b
-    return f"{shown}: {', '.join(told)}. So {chosen} is {word}."
+    shown = f"{whole_a}.{part_a} and {whole_b}.{part_b}: " if width else ""
+    if whole_a != whole_b:
+        return f"{shown}{choice(whole_a, whole_b, bigger)}."
+    return f"{shown}{whole_a} is {whole_b}, {choice(part_a, part_b, bigger)}."
 
 
-def _ordering(left: str, right: str) -> str:
-    sign = "=" if int(left) == int(right) else "<" if int(left) < int(right) else ">"
-    return f"{left} {sign} {right}"
+def choice(a: str, b: str, bigger: bool) -> str:
+    """One look at two numbers, e.g. "11 and 90: 90"."""
+    return f"{a} and {b}: {chosen(a, b, bigger)}"
+
+
+def chosen(a: str, b: str, bigger: bool) -> str:
+    """The bigger or smaller of two different numbers."""
+    return a if (float(a) > float(b)) == bigger else b
 
 
 def _key(made: tuple[Sum, str]) -> str:
@@ -157,7 +157,8 @@ def known(draw: Draw) -> Sum:
     op = draw.pick("+-*")
     if op == "*":
         return Sum(draw.number(0, TABLE), "*", draw.number(0, TABLE))
-    return _ordered(draw, op, 0, SMALL)
+    made = _ordered(draw, op, 0, SMALL)
+    return Sum(made.b, op, made.a) if op == "-" and draw.chance(0.2) else made
 
 
 def _sum(draw: Draw) -> Sum:
@@ -171,9 +172,9 @@ def _sum(draw: Draw) -> Sum:
 
 
 def _ordered(draw: Draw, op: str, low: int, high: int) -> Sum:
-    """Differences are mostly positive."""
+    """Differences are positive; only those known by heart may be negative."""
     a, b = draw.number(low, high), draw.number(low, high)
-    return Sum(b, op, a) if op == "-" and a < b and draw.chance(0.8) else Sum(a, op, b)
+    return Sum(b, op, a) if op == "-" and a < b else Sum(a, op, b)
 
 
 def _added(top: int, low: int, carry: int) -> tuple[str, int]:

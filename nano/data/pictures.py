@@ -1,11 +1,12 @@
 """Pictures of shapes, drawn by PIL: what is there, which colour, where, how many.
 
-picture   112 to 168 pixels a side, a light or dark ground, 1 to 4 shapes in cells of a 3 x 3 grid
-told      a red circle at the top left and a blue square at the bottom      in reading order
+picture   84 pixels a side, a light or dark ground, 1 to 4 shapes in cells of a 3 x 3 grid: each
+          cell of 28 pixels is one row of the language model
+told      a red circle at the top left, a blue square at the bottom      in reading order
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
@@ -27,8 +28,8 @@ PLACES = (
     "bottom right",
 )
 GROUNDS = ((250, 250, 250), (225, 225, 225), (200, 215, 235), (60, 60, 60), (235, 225, 200))
-THOUGHT = "I look at the picture."
-NUMBERS = ("0", "1", "2", "3", "4")
+SIDE = 84  # pixels
+NOTHING = "nothing"
 DARK, LIGHT = 110, 195  # mean of a ground on which black, or white, cannot be seen
 
 DESCRIBE = ("What is in the picture?", "Describe the picture.", "What do you see?", "What is this?",
@@ -62,6 +63,12 @@ WHERE = (
     "In which place is the {0}?",
     "Where do you see the {0}?",
 )
+AT = (
+    "What is at the {0}?",
+    "What do you see at the {0}?",
+    "Which shape is at the {0}?",
+    "Describe what is at the {0}.",
+)
 COUNT = (
     "How many shapes are there?",
     "How many shapes do you see?",
@@ -85,11 +92,24 @@ class Shape:
     place: int
 
     @property
+    def name(self) -> str:
+        """E.g. "red circle"."""
+        return f"{self.colour} {self.kind}"
+
+    @property
+    def named(self) -> str:
+        """With its article, e.g. "a red circle"."""
+        return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.name}"
+
+    @property
     def told(self) -> str:
         """In words, e.g. "a red circle at the top left"."""
-        preposition = "in" if self.place == 4 else "on" if self.place in (3, 5) else "at"
-        article = "an" if self.colour[0] in "aeiou" else "a"
-        return f"{article} {self.colour} {self.kind} {preposition} the {PLACES[self.place]}"
+        return f"{self.named} at the {self.where}"
+
+    @property
+    def where(self) -> str:
+        """The words for its cell."""
+        return PLACES[self.place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +122,25 @@ class Scene:
     @property
     def told(self) -> str:
         """All of it in one sentence."""
-        parts = [shape.told for shape in self.shapes]
-        text = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-        return f"{text[0].upper()}{text[1:]}."
+        return _sentence(", ".join(shape.told for shape in self.shapes))
 
     @property
     def key(self) -> str:
         """What tells it from other scenes."""
-        return ";".join(f"{s.colour} {s.kind} {s.place}" for s in self.shapes)
+        return ";".join(f"{s.name} {s.place}" for s in self.shapes)
 
 
 def picture(draw: Draw) -> Sample:
-    """Up to three questions about one picture."""
+    """Up to five questions about one picture; in thinking mode one, and the picture is told."""
     shapes = draw.pick((1, 1, 2, 2, 3, 4))
     scene = draw.mine(lambda: a_scene(draw, shapes), lambda s: s.key)
     image = {"type": "image", "image": drawn(draw, scene)}
     task, question, answer = _asked(draw, scene)
     text = {"type": "text", "text": natural(draw, question)}
     if draw.chance(0.3):
-        return said(task, [image, text], answer, THOUGHT)
+        return said(task, [image, text], answer, scene.told)
     sample = said(task, [image, text], answer)
-    for _ in range(draw.number(0, 2)):
+    for _ in range(draw.number(0, 4)):
         task, question, answer = _asked(draw, scene)
         sample = followed(sample, natural(draw, question), answer)
     return sample
@@ -147,70 +165,85 @@ def visible(ground: tuple[int, int, int]) -> list[str]:
 
 def drawn(draw: Draw, scene: Scene) -> Image.Image:
     """Paint a scene; sizes, places within their cell and shades vary a little."""
-    width, height = (draw.number(112, 168) for _ in range(2))
-    if draw.chance(0.5):
-        width = height
-    image = Image.new("RGB", (width, height), scene.ground)
+    image = Image.new("RGB", (SIDE, SIDE), scene.ground)
     canvas = ImageDraw.Draw(image)
     for shape in scene.shapes:
         row, column = divmod(shape.place, 3)
-        radius = min(width, height) / 6 * (0.72 + 0.23 * draw.random.random())
-        slack = [min(max(0.0, side / 6 - radius), radius / 3) for side in (width, height)]
-        x = width * (2 * column + 1) / 6 + slack[0] * (2 * draw.random.random() - 1)
-        y = height * (2 * row + 1) / 6 + slack[1] * (2 * draw.random.random() - 1)
+        radius = SIDE / 6 * (0.75 + 0.2 * draw.random.random())
+        slack = SIDE / 6 - radius
+        x = SIDE * (2 * column + 1) / 6 + slack * (2 * draw.random.random() - 1)
+        y = SIDE * (2 * row + 1) / 6 + slack * (2 * draw.random.random() - 1)
         _paint(canvas, shape.kind, (x, y), radius, _shade(draw, shape.colour))
     return image
 
 
 def _asked(draw: Draw, scene: Scene) -> tuple[str, str, str]:
     """Task, question, answer."""
-    kind = draw.pick(("describe", "describe", "colour", "shape", "place", "count", "count"))
-    if kind == "count":
-        return _counted(draw, scene)
-    if kind == "describe":
-        return "describe", draw.pick(DESCRIBE), scene.told
-    ask = {"colour": _colour, "shape": _shape, "place": _place}[kind]
-    asked = ask(draw, scene)
-    return (kind, *asked) if asked else ("describe", draw.pick(DESCRIBE), scene.told)
+    kind = draw.pick(("describe", "describe", "colour", "shape", "place", "at", "count", "count"))
+    asked = _QUESTIONS[kind](draw, scene)
+    if asked is None:
+        kind, asked = "describe", _describe(draw, scene)
+    return (f"picture {kind}", *asked)
+
+
+def _describe(draw: Draw, scene: Scene) -> tuple[str, str]:
+    return draw.pick(DESCRIBE), scene.told
 
 
 def _colour(draw: Draw, scene: Scene) -> tuple[str, str] | None:
     if len(scene.shapes) == 1 and draw.chance(0.4):
-        return draw.pick(COLOUR_ONE), _sentence(scene.shapes[0].colour)
-    shape = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
-    return (
-        None if shape is None else (draw.pick(COLOUR).format(shape.kind), _sentence(shape.colour))
-    )
+        shape = scene.shapes[0]
+        return draw.pick(COLOUR_ONE), f"The {shape.kind} is {shape.colour}."
+    one = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
+    if one is None:
+        return None
+    return draw.pick(COLOUR).format(one.kind), f"The {one.kind} is {one.colour}."
 
 
 def _shape(draw: Draw, scene: Scene) -> tuple[str, str] | None:
     if len(scene.shapes) == 1 and draw.chance(0.4):
-        return draw.pick(SHAPE_ONE), _sentence(f"a {scene.shapes[0].kind}")
-    shape = _only(draw, scene.shapes, [s.colour for s in scene.shapes])
-    return (
-        None
-        if shape is None
-        else (draw.pick(SHAPE).format(shape.colour), _sentence(f"a {shape.kind}"))
-    )
+        return draw.pick(SHAPE_ONE), _sentence(scene.shapes[0].named)
+    one = _only(draw, scene.shapes, [s.colour for s in scene.shapes])
+    if one is None:
+        return None
+    return draw.pick(SHAPE).format(one.colour), _sentence(one.named)
 
 
 def _place(draw: Draw, scene: Scene) -> tuple[str, str] | None:
-    shape = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
-    name = shape and shape.kind
-    if draw.chance(0.5) or shape is None:
-        shape = _only(draw, scene.shapes, [f"{s.colour} {s.kind}" for s in scene.shapes])
-        name = shape and f"{shape.colour} {shape.kind}"
-    if shape is None:
+    one, name = _only(draw, scene.shapes, [s.kind for s in scene.shapes]), "kind"
+    if draw.chance(0.5) or one is None:
+        one, name = _only(draw, scene.shapes, [s.name for s in scene.shapes]), "name"
+    if one is None:
         return None
-    return draw.pick(WHERE).format(name), _sentence(shape.told.partition(f"{shape.kind} ")[2])
+    return draw.pick(WHERE).format(getattr(one, name)), f"The {one.name} is at the {one.where}."
 
 
-def _counted(draw: Draw, scene: Scene) -> tuple[str, str, str]:
+def _at(draw: Draw, scene: Scene) -> tuple[str, str]:
+    shown = {shape.place: shape.named for shape in scene.shapes}
+    place = draw.pick([*shown]) if draw.chance(0.75) else draw.number(0, 8)
+    return draw.pick(AT).format(PLACES[place]), _sentence(
+        f"at the {PLACES[place]}: {shown.get(place, NOTHING)}"
+    )
+
+
+def _counted(draw: Draw, scene: Scene) -> tuple[str, str]:
+    """Shapes are named and then counted, e.g. "A red circle, a blue circle: 2."."""
     if draw.chance(0.4):
-        return "picture count", draw.pick(COUNT), NUMBERS[len(scene.shapes)]
+        return draw.pick(COUNT), _listed([s.named for s in scene.shapes])
     kind = draw.pick(scene.shapes).kind if draw.chance(0.85) else draw.pick(SHAPES)
-    count = sum(shape.kind == kind for shape in scene.shapes)
-    return "picture count", draw.pick(COUNT_KIND).format(kind), NUMBERS[count]
+    return draw.pick(COUNT_KIND).format(kind), _listed(
+        [s.named for s in scene.shapes if s.kind == kind]
+    )
+
+
+def _listed(named: Sequence[str]) -> str:
+    return _sentence(f"{', '.join(named) or NOTHING}: {len(named)}")
+
+
+_QUESTIONS: Mapping[str, Callable[[Draw, Scene], tuple[str, str] | None]] = {
+    "describe": _describe, "colour": _colour, "shape": _shape, "place": _place, "at": _at,
+    "count": _counted,
+}  # fmt: skip
 
 
 def _only(draw: Draw, shapes: Sequence[Shape], names: Sequence[str]) -> Shape | None:

@@ -1,30 +1,39 @@
-"""Tool calls: one, two at once, the answer behind a result, and none where no tool fits."""
+"""Tool calls: one, two at once, the answer behind a result, and none where no tool fits.
+
+A conversation may have turns before: other requests to the same tools, with results or without.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nano.data.draw import Draw
+from nano.data.draw import Draw, is_held_out
 from nano.data.numbers import arithmetic
-from nano.data.sample import Sample, natural
-from nano.data.shelf import SHELF, Declared, Value, declared
+from nano.data.sample import Message, Sample, natural
+from nano.data.shelf import SHELF, Tool, Value
 from nano.data.talk import identity, plain_system, small_talk
 
 NONE = "I have no tool for that."
+NO_TOOL = "none"
 JOIN = ("{0} And {1}", "{0} Then {1}", "{0} {2}", "{0} Also {1}")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: the tool as declared, what was asked, the values to pass."""
+    """One call: the tool, what was asked, the values to pass."""
 
-    tool: Declared
+    tool: Tool
     request: str
     arguments: dict[str, Value]
 
+    @property
+    def sentence(self) -> str:
+        """The request, closed."""
+        return self.request if self.request[-1] in ".?" else f"{self.request}."
+
     def as_message(self, index: int) -> dict[str, Any]:
-        """One entry of tool_calls."""
+        """One entry of tool_calls; calls of a conversation are numbered through (spec §5.7)."""
         function = {
             "name": self.tool.name,
             "arguments": json.dumps(self.arguments, ensure_ascii=False),
@@ -36,43 +45,40 @@ class Call:
         }
 
 
+def a_call(draw: Draw, tool: Tool) -> Call:
+    """A request that this tool fulfils, with its values; in training none that is held out."""
+    while True:
+        made = _a_call(draw, tool)
+        if draw.split == "test" or not is_held_out(made.request):
+            return made
+
+
+def _a_call(draw: Draw, tool: Tool) -> Call:
+    request = draw.pick(tool.requests)
+    used = [n for n in range(len(tool.parameters)) if f"{{{n}}}" in request]
+    values = {n: tool.parameters[n].draw(draw) for n in used}
+    shown = [values.get(n, "") for n in range(len(tool.parameters))]
+    return Call(tool, request.format(*shown), tool.arguments(values))
+
+
 def one_call(draw: Draw) -> Sample:
     """One call is what is wanted."""
-    call, others = draw.mine(lambda: _wanted(draw, 0, 2), lambda made: _key(made[0]))
-    return _asked(draw, "one call", natural(draw, call.request), [call], [call.tool, *others])
+    tools, (call,) = draw.mine(lambda: _wanted(draw, 1), _key)
+    return _asked(draw, "one call", natural(draw, call.request), [call], tools)
 
 
 def two_calls(draw: Draw) -> Sample:
     """Two calls at once: of one tool or of two."""
-
-    def two() -> tuple[list[Call], list[Declared]]:
-        call, others = _wanted(draw, 1, 1)
-        again = draw.chance(0.5) or not others
-        return [call, _call(draw, call.tool if again else others[0])], others
-
-    calls, others = draw.mine(two, lambda made: "".join(map(_key, made[0])))
-    left, right = (call.request for call in calls)
-    left = left if left[-1] in ".?" else f"{left}."
+    tools, calls = draw.mine(lambda: _wanted(draw, 2), _key)
+    left, right = calls[0].sentence, calls[1].request
     request = draw.pick(JOIN).format(left, right[0].lower() + right[1:], right)
-    return _asked(draw, "two calls", request, calls, [calls[0].tool, *others])
+    return _asked(draw, "two calls", request, calls, tools)
 
 
 def second_step(draw: Draw) -> Sample:
     """The result is there: tell it."""
     asked = one_call(draw) if draw.chance(0.7) else two_calls(draw)
-    tools = {tool.names: tool for tool in SHELF}
-    results = []
-    calls = asked.answer["tool_calls"]
-    for call in calls:
-        name = call["function"]["name"]
-        tool = next(tool for names, tool in tools.items() if name in names)
-        results.append((call["id"], {key: make(draw) for key, make in tool.returns}))
-    behind = [
-        {"role": "tool", "tool_call_id": id_, "content": json.dumps(result, ensure_ascii=False)}
-        for id_, result in results
-    ]
-    told = "; ".join(", ".join(f"{k}: {v}" for k, v in result.items()) for _, result in results)
-    content = f"{told[0].upper()}{told[1:]}."
+    behind, content = _results(draw, asked.answer["tool_calls"])
     answer = {"role": "assistant", "content": content}
     if asked.thinking:
         answer["reasoning_content"] = "The result is there."
@@ -82,56 +88,85 @@ def second_step(draw: Draw) -> Sample:
 
 def no_call(draw: Draw) -> Sample:
     """No tool fits: say so, or answer what needs none."""
-    call, others = draw.mine(lambda: _wanted(draw, 1, 3), lambda made: _key(made[0]))
+    tools, (call,) = draw.mine(lambda: _wanted(draw, 1), _key)
+    others = [tool for tool in tools if tool != call.tool] or [_other(draw, call.tool)]
     schemas = tuple(tool.schema for tool in others)
-    if draw.chance(0.5):
+    if draw.chance(0.3):
         plain = draw.pick((identity, small_talk, arithmetic))(draw)
         return replace(plain, task="no call", tools=schemas)
     answer: dict[str, Any] = {"role": "assistant", "content": NONE}
-    thinking = draw.chance(0.4)
+    thinking = draw.chance(0.5)
     if thinking:
-        answer["reasoning_content"] = "No tool fits."
-    messages = (*_system(draw), {"role": "user", "content": natural(draw, call.request)})
+        answer["reasoning_content"] = f"{call.tool.key}: {NO_TOOL}."
+    before = _before(draw, others)
+    messages = (*before, {"role": "user", "content": natural(draw, call.request)})
     return Sample("no call", messages, answer, thinking, schemas)
 
 
-def _wanted(draw: Draw, least: int, most: int) -> tuple[Call, list[Declared]]:
-    """A call, and other tools beside it, none of them of its tool's name."""
-    chosen = draw.some(SHELF, 1 + draw.number(least, most))
-    first, *others = (declared(draw, tool) for tool in chosen)
-    return _call(draw, first), [tool for tool in others if tool.name != first.name]
+def _wanted(draw: Draw, count: int) -> tuple[list[Tool], list[Call]]:
+    """Up to three tools, and calls of some of them."""
+    tools = draw.some(SHELF, draw.number(1, 3))
+    return tools, [a_call(draw, draw.pick(tools)) for _ in range(count)]
 
 
-def _call(draw: Draw, tool: Declared) -> Call:
-    request = draw.pick(tool.tool.requests)
-    parameters = tool.tool.parameters
-    used = [n for n in range(len(parameters)) if f"{{{n}}}" in request]
-    values = {n: parameters[n].draw(draw) for n in used}
-    shown = [values.get(n, "") for n in range(len(parameters))]
-    return Call(tool, request.format(*shown), tool.arguments(values))
+def _other(draw: Draw, tool: Tool) -> Tool:
+    return draw.pick([each for each in SHELF if each != tool])
 
 
-def _key(call: Call) -> str:
-    """The request: what the tool is called here makes another answer, not another question."""
-    return call.request
+def _key(made: tuple[list[Tool], list[Call]]) -> str:
+    """The requests: what else is declared makes no other question."""
+    return " ".join(call.request for call in made[1])
 
 
 def _asked(
-    draw: Draw, task: str, request: str, calls: Sequence[Call], tools: Sequence[Declared]
+    draw: Draw, task: str, request: str, calls: Sequence[Call], tools: Sequence[Tool]
 ) -> Sample:
+    before = _before(draw, tools)
+    first = sum(len(message.get("tool_calls", ())) for message in before)
     answer: dict[str, Any] = {
         "role": "assistant",
         "content": "",
-        "tool_calls": [call.as_message(index) for index, call in enumerate(calls)],
+        "tool_calls": [call.as_message(index) for index, call in enumerate(calls, first)],
     }
     thinking = draw.chance(0.5)
     if thinking:
-        names = " and ".join(dict.fromkeys(call.tool.name for call in calls))
-        answer["reasoning_content"] = f"I call {names}."
-    shuffled = draw.some([tool.schema for tool in tools], len(tools))
-    messages = (*_system(draw), {"role": "user", "content": request})
-    return Sample(task, messages, answer, thinking, tuple(shuffled))
+        told = ", ".join(f"{call.tool.key}: {call.tool.name}" for call in calls)
+        answer["reasoning_content"] = f"{told}."
+    messages = (*before, {"role": "user", "content": request})
+    return Sample(task, messages, answer, thinking, tuple(tool.schema for tool in tools))
 
 
-def _system(draw: Draw) -> tuple[dict[str, str], ...]:
-    return ({"role": "system", "content": plain_system(draw)},) if draw.chance(0.1) else ()
+def _before(draw: Draw, tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """A system prompt now and then, and up to two turns."""
+    made: list[Message] = []
+    if draw.chance(0.1):
+        made.append({"role": "system", "content": plain_system(draw)})
+    count = 0
+    for _ in range(draw.pick((0, 0, 1, 2))):
+        fits = draw.chance(0.6)
+        call = a_call(draw, draw.pick(tools) if fits else draw.pick(SHELF))
+        made.append({"role": "user", "content": natural(draw, call.request)})
+        if call.tool not in tools:
+            made.append({"role": "assistant", "content": NONE})
+            continue
+        asked = [call.as_message(count)]
+        count += 1
+        results, content = _results(draw, asked)
+        made.append({"role": "assistant", "content": "", "tool_calls": asked})
+        made += [*results, {"role": "assistant", "content": content}]
+    return tuple(made)
+
+
+def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], str]:
+    """What the tools return, and how it is told."""
+    tools = {tool.name: tool for tool in SHELF}
+    results = [
+        (call["id"], {key: make(draw) for key, make in tools[call["function"]["name"]].returns})
+        for call in calls
+    ]
+    behind: list[Message] = [
+        {"role": "tool", "tool_call_id": id_, "content": json.dumps(result, ensure_ascii=False)}
+        for id_, result in results
+    ]
+    told = "; ".join(", ".join(f"{k}: {v}" for k, v in result.items()) for _, result in results)
+    return behind, f"{told[0].upper()}{told[1:]}."

@@ -55,8 +55,7 @@ def _words() -> Iterator[str]:
     plain = [*words.ALL, *PLACES]
     for tool in SHELF:
         plain += [word for parameter in tool.parameters for word in parameter.options]
-        named = [name for parameter in tool.parameters for name in parameter.names]
-        for name in (*tool.names, *named):
+        for name in (tool.name, *(parameter.name for parameter in tool.parameters)):
             first, *rest = name.split("_")
             yield from (f".{first}", f" {first}", first)
             yield from (f"_{part}" for part in rest)

@@ -4,10 +4,11 @@
     model.layers.1.mlp.experts.gate_up    [experts, 2 * intermediate, hidden]   gate above up
     model.layers.1.mlp.experts.down       [experts, hidden, intermediate]
 
-Residual branches begin small (1 / sqrt(2 L)), so that no layer drowns another. Three things begin
+Residual branches begin small (1 / sqrt(2 L)), so that no layer drowns another. Four things begin
 where training would bring them after long: copying is then learnt four times as fast.
 
     embedding   rows begin as neighbours (nano/model/embedding.py)
+    pos_emb     begins as slow waves: noise would be averaged away where it is resampled
     o_proj      partly the transpose of a head's way in, so that a head hands on what it sees
                 (after "mimetic initialization", Trockman and Kolter, arXiv 2305.09828)
     lm_head     a faint copy of the embedding: what is handed on is said
@@ -27,9 +28,10 @@ from nano.model.embedding import embedding
 Parameters = dict[str, Tensor]
 
 BIAS = "mlp.gate.e_score_correction_bias"  # moved by the loads, never by a gradient
+_TABLE = "pos_emb.weight"
 _OUTPUTS = ("o_proj.weight", "down_proj.weight", "wo.weight", "fc1.weight")
-_PLAIN = ("pos_emb.weight", "mlp.gate.weight")
-_PLAIN_STD = (0.02, 0.06)
+_ROUTER, _ROUTER_STD = "mlp.gate.weight", 0.06
+_WAVES, _WAVES_STD = 3, 0.25  # of the position table, along each side
 _HEAD_SCALE = 0.1  # of the embedding in the head
 
 
@@ -79,11 +81,24 @@ def _drawn(
     if len(shape) == 1:
         return torch.ones(shape)
     noise = torch.randn(shape, generator=random)
-    for ending, std in zip(_PLAIN, _PLAIN_STD, strict=True):
-        if name.endswith(ending):
-            return noise * std
+    if name.endswith(_TABLE):
+        return _waves(shape, random)
+    if name.endswith(_ROUTER):
+        return noise * _ROUTER_STD
     fan_in = math.prod(shape[1:]) if len(shape) == 4 else shape[-1]
     return noise * (_gain(name, config) / math.sqrt(fan_in))
+
+
+def _waves(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """Slow waves along rows and columns of [height, width, D], each in a direction of its own."""
+    made = torch.zeros(shape)
+    for side in (0, 1):
+        at = (torch.arange(shape[side]) + 0.5) / shape[side]
+        for count in range(1, _WAVES + 1):
+            wave = torch.cos(math.pi * count * at)
+            direction = torch.randn(shape[-1], generator=random)
+            made += (wave[:, None] if side else wave[:, None, None]) * direction
+    return made * (_WAVES_STD / made.std())
 
 
 def _hand_on(made: Parameters, prefix: str, config: ModelConfig) -> None:

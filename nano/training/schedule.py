@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
-STAGES = (("echo", 0.0), ("grid", 0.035), ("all", 0.2), ("long", 0.82))  # from which share on
-# Attention forms by steps rather than by tokens (an echo is learnt with half the tokens where steps
-# are half as large); what comes after wants less noise.
-BATCH = {"echo": 0.25, "grid": 0.25, "all": 0.5, "long": 1.0}  # of the tokens of a full step
+# Steps of each stage (nano/data/mix.py), and their tokens as a share of a full step. Skills that
+# stand alone come in about a hundred small steps: attention forms by steps rather than by tokens.
+STAGES = (
+    ("echo", 110, 0.25), ("lists", 130, 0.25), ("facts", 80, 0.25), ("grid", 180, 0.25),
+    ("at", 100, 0.25), ("where", 140, 0.25), ("match", 180, 0.25), ("place", 120, 0.25),
+    ("compare", 100, 0.25), ("mirror", 200, 0.25), ("mixed", 160, 0.25), ("all", 478, 0.5),
+    ("tasks", 442, 0.5), ("again", 140, 0.5), ("rest", 140, 0.5), ("sorting", 140, 0.5),
+    ("rest", 120, 0.5), ("seeing", 140, 0.5), ("reckoning", 140, 0.5), ("looking", 120, 0.5),
+    ("last", 600, 0.5), ("long", 400, 0.75),
+)  # fmt: skip
+HELD = ("reckoning", "looking")  # in these the rate stays where it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,32 +20,47 @@ class Plan:
     """The whole run; the same plan, seed and machine give the same bits."""
 
     seed: int = 0
-    steps: int = 2700
+    steps: int = sum(steps for _, steps, _ in STAGES)  # fewer break off
     tokens: int = 8192  # of a full step, about
     micro: int = 2048  # of a pass, padding included
     threads: int = 2  # each takes passes of its own
     rate: float = 3e-3
     warm_up: int = 30  # steps
-    decay_from: float = 0.5  # share of the run; then linearly to nothing
+    hold: int = 1505  # steps at this rate; then it falls with the tokens left, but in HELD
     prompt_weight: float = 0.05  # of ids that the model only reads, in the drills
     clip: float = 1.0
 
     def stage(self, step: int) -> str:
         """Name the stage that a step belongs to (nano/data/mix.py)."""
-        share = step / self.steps
-        return next(name for name, start in reversed(STAGES) if share >= start)
+        return _at(step)[0]
 
     def batch(self, step: int) -> int:
         """Tokens of a step."""
-        return int(self.tokens * BATCH[self.stage(step)])
+        return int(self.tokens * _at(step)[1])
 
-    def left(self, step: int) -> int:
-        """Tokens from a step on to the end."""
-        return sum(map(self.batch, range(step, self.steps)))
+    def left(self, step: int, *, held: bool = True) -> int:
+        """Tokens from a step on to the end, with those of HELD or without."""
+        at = found = 0
+        for name, count, share in STAGES:
+            steps = min(at + count, self.steps) - max(at, step)
+            if held or name not in HELD:
+                found += max(0, steps) * int(self.tokens * share)
+            at += count
+        return found
 
     def factor(self, step: int) -> float:
         """Share of the learning rate at a step: warm-up, constant, decay."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up
-        start = self.decay_from * self.steps
-        return 1.0 if step < start else max(0.0, (self.steps - step) / (self.steps - start))
+        if step < self.hold:
+            return 1.0
+        return self.left(step, held=False) / self.left(self.hold, held=False)
+
+
+def _at(step: int) -> tuple[str, float]:
+    """Stage and share of a step; behind the last one it goes on."""
+    for name, count, share in STAGES:
+        if step < count:
+            return name, share
+        step -= count
+    return STAGES[-1][0], STAGES[-1][2]

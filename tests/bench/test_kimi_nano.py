@@ -18,11 +18,11 @@ PICTURES = ("picture", "clip")
 CALLS = ("one call", "two calls")
 BARS = {family: 0.95 if family in PICTURES else 0.97 for family in mix.FAMILIES}
 REACHED = {
-    "identity": 1.0, "small talk": 1.0, "system prompt": 1.0, "refusal": 1.0, "arithmetic": 0.89,
-    "large sums": 0.92, "comparison": 0.69, "copy": 0.98, "reverse": 0.92, "sort": 0.42,
-    "count": 0.89, "letters": 0.78, "table": 0.8, "needle 200": 0.99, "needle 1000": 0.77,
-    "needle 3000": 0.6, "picture": 0.57, "clip": 0.89, "one call": 0.5, "two calls": 0.25,
-    "tool result": 0.96, "no call": 0.44,
+    "identity": 1.0, "small talk": 1.0, "system prompt": 0.98, "refusal": 0.99, "arithmetic": 0.9,
+    "large sums": 0.89, "comparison": 0.9, "copy": 0.96, "reverse": 0.95, "sort": 0.55,
+    "count": 0.93, "letters": 0.87, "table": 0.95, "needle 200": 1.0, "needle 1000": 1.0,
+    "needle 3000": 1.0, "picture": 0.87, "clip": 0.88, "one call": 1.0, "two calls": 0.97,
+    "tool result": 0.95, "no call": 0.95,
 }  # fmt: skip
 FEW, MANY = 10, 100  # conversations of each family
 SLOW = pytest.mark.slow

@@ -32,8 +32,8 @@ def test_every_part_of_it_is_right(shown, monkeypatch):
     for line in (
         "I am kimi-nano, a very small language model.",
         "9.9 is bigger.",
-        "A red circle at the top left and a blue square at the bottom right.",
-        '→ get_weather {"location": "Paris"}',
+        "A red circle at the top left, a blue square at the bottom right.",
+        '→ get_weather {"city": "Paris"}',
     ):
         assert line in lines
     assert '← {"temperature": 18, "sky": "snow"}' in lines

@@ -12,6 +12,12 @@ ITEM = re.compile(r"\b(?:" + "|".join([*NAMES, *CITIES, *WORDS]) + r"|\d+|[a-z])
 LETTER = re.compile(
     r"letters? ([a-z])\b|\b([a-z])'s\b|\b([a-z]) (?:are|in|appear)\b|is ([a-z]) in", re.IGNORECASE
 )
+WORKING = re.compile(
+    r"(?:(\S+) and (\S+): )?(?:(\d+) is \3, )?(\d+) and (\d+): (\d+)"
+)  # filled up, the same whole part, what decides
+FIELD = r"age|city|colour|pet|fruit|price|score"
+ROW = re.compile(rf"\w+ \||\w+(?::| has) (?:{FIELD}) \w")
+TOLD = re.compile(r"number of the (\w+) is (\d+)")
 
 
 def arithmetic(question, answer):
@@ -28,9 +34,22 @@ def arithmetic(question, answer):
 
 
 def comparison(question, answer):
-    a, b = map(Decimal, re.findall(r"\d+(?:\.\d+)?", question))
+    a, b = re.findall(r"\d+(?:\.\d+)?", question)
     up = re.search(r"bigger|larger|greater", question, re.IGNORECASE)
-    return Decimal(answer.split()[0]) == (max if up else min)(a, b)
+    found = (max if up else min)(a, b, key=Decimal)
+    working, _, last = answer.rpartition(". ")
+    if working and not _compared(WORKING.fullmatch(working), a, b, up):
+        return False
+    return last.split()[0] == found
+
+
+def _compared(working, a, b, up):
+    """The two as they are filled up, and what is looked at."""
+    if working is None:
+        return False
+    filled, (left, right, found) = working.groups()[:2], map(int, working.groups()[-3:])
+    same = filled == (None, None) or [*map(Decimal, filled)] == [Decimal(a), Decimal(b)]
+    return same and left != right and found == (max if up else min)(left, right)
 
 
 def items(text):
@@ -74,19 +93,32 @@ def letters(question, answer):
 
 
 def needle(question, answer):
-    told = re.findall(r"(?:of|for) the (\w+) is (\d+)|The (\w+) has the number (\d+)", question)
-    known = {a or c: b or d for a, b, c, d in told}
-    ask = re.search(r"(?:of|for|has) the (\w+)", _ask_line(question))
+    known = dict(TOLD.findall(question))
+    ask = re.search(r"(?:of|has) the (\w+)", _ask_line(question))
     return known[ask[1]] == re.findall(r"\d+", answer)[-1]
 
 
+def table(question, answer):
+    """The cell whose row and whose field are asked for; `answer` ends with its value."""
+    asked, lines = _ask_line(question), question.replace(". ", "\n").split("\n")
+    name = next(name for name in NAMES if re.search(rf"\b{name}\b", asked, re.IGNORECASE))
+    field = re.search(FIELD, asked)[0]
+    row = next(line for line in lines if line.startswith(name) and ROW.match(line))
+    value = answer.rstrip(".").split()[-1]
+    if "|" in row:
+        heads = next(line for line in lines if line.startswith("name |")).split(" | ")
+        return row.split(" | ")[heads.index(field)] == value
+    return bool(re.search(rf"\b{field} {value}\b", row))
+
+
 def _ask_line(question):
+    """The question stands behind what it is about, or before it."""
     first, *_, last = question.split("\n")
-    return min((first, last), key=len)
+    return first if ROW.match(last) or TOLD.search(last) else last
 
 
 CHECKERS = {
     "arithmetic": arithmetic, "large sums": arithmetic, "comparison": comparison, "copy": copy,
     "reverse": reverse, "sort": sort, "count": count, "letters": letters, "needle 200": needle,
-    "needle 1000": needle,
+    "needle 1000": needle, "table": table,
 }  # fmt: skip

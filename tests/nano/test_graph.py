@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 import hybrid
+from hybrid.vision import positions
 from hybrid.vision.prompt import expanded
 from nano.data import mix
 from nano.export.directory import write
@@ -209,6 +210,19 @@ def test_threads_get_every_row_once_and_about_as_much_each(threads, renderer):
     tokens = [sum(len(row.ids) for row in share) for share in shares]
     assert max(tokens) - min(tokens) <= max(len(row.ids) for row in rows)
     assert dealt(rows[:1], 2048, threads)[1:] == [[]] * (threads - 1)
+
+
+def test_the_position_table_begins_as_slow_waves(small_shape, nano_vocabulary):
+    """Neighbours alike, corners not; and a smaller grid is still told apart."""
+    table = initial(model_config(small_shape, nano_vocabulary), nano_vocabulary, 0)[
+        "vision_tower.patch_embed.pos_emb.weight"
+    ]
+    assert table.std().item() == pytest.approx(0.25, rel=0.01)
+    steps = [(table[1:] - table[:-1]).norm(dim=-1), (table[:, 1:] - table[:, :-1]).norm(dim=-1)]
+    assert max(step.max() for step in steps) < 0.5 * (table[0, 0] - table[-1, -1]).norm()
+    small = positions.table(table, 6, 6)
+    apart = torch.cdist(small, small) + 1e9 * torch.eye(36)
+    assert apart.min() > 0.2
 
 
 def test_a_head_begins_by_handing_on_what_it_sees(small_shape, nano_vocabulary):

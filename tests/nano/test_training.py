@@ -22,7 +22,7 @@ from nano.training.loop import step
 from nano.training.masters import Masters
 from nano.training.muon import orthogonal
 from nano.training.optimiser import Optimiser
-from nano.training.schedule import Plan
+from nano.training.schedule import HELD, STAGES, Plan
 from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
 
 PLAN = Plan(steps=6, tokens=300, micro=512, warm_up=2, rate=3e-3)
@@ -151,15 +151,31 @@ def test_the_patch_embedding_moves_as_one_matrix():
 
 
 def test_the_schedule_warms_up_holds_and_ends_near_nothing():
-    plan = Plan(steps=100, warm_up=10, decay_from=0.5)
-    factors = [plan.factor(n) for n in range(100)]
-    assert factors[0] == 0.1
-    assert set(factors[10:50]) == {1.0}
-    assert factors[99] == pytest.approx(0.02)
-    assert [plan.stage(n) for n in (0, 10, 50, 99)] == ["echo", "grid", "all", "long"]
-    assert [plan.batch(n) for n in (0, 10, 50, 99)] == [2048, 2048, 4096, 8192]
-    assert plan.left(98) == 2 * 8192
-    assert plan.left(0) > plan.left(1) > 0 == plan.left(100)
+    plan = Plan()
+    factors = [plan.factor(n) for n in range(plan.steps)]
+    assert factors[0] == 1 / 30
+    assert set(factors[30 : plan.hold + 1]) == {1.0}
+    assert sorted(factors[plan.hold :], reverse=True) == factors[plan.hold :]
+    assert 0 < factors[-1] < 0.001
+    half = next(n for n, factor in enumerate(factors) if n > plan.hold and factor <= 0.5)
+    falling = [plan.left(n, held=False) for n in (plan.hold, half)]
+    assert falling[1] == pytest.approx(falling[0] / 2, rel=1e-3)
+    for name in HELD:
+        assert len({factors[n] for n in range(plan.steps) if plan.stage(n) == name}) == 1
+
+
+def test_the_stages_follow_each_other():
+    plan, begins = Plan(), [0]
+    for _, steps, _ in STAGES:
+        begins.append(begins[-1] + steps)
+    names = [name for name, _, _ in STAGES]
+    assert [plan.stage(n) for n in begins[:-1]] == names
+    assert [plan.stage(n - 1) for n in begins[1:]] == names
+    assert {*names} == {*mix.STAGES}
+    assert [plan.batch(n) for n in (0, 1500, plan.steps - 1)] == [2048, 4096, 6144]
+    assert plan.left(plan.steps - 2) == 2 * 6144
+    assert plan.left(100) == sum(plan.batch(n) for n in range(100, plan.steps))
+    assert plan.left(plan.steps) == 0
 
 
 def test_evaluation_counts_what_greedy_decoding_would_get_right(
