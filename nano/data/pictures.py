@@ -210,12 +210,14 @@ def _shape(draw: Draw, scene: Scene) -> tuple[str, str] | None:
 
 
 def _place(draw: Draw, scene: Scene) -> tuple[str, str] | None:
-    one, name = _only(draw, scene.shapes, [s.kind for s in scene.shapes]), "kind"
+    one = _only(draw, scene.shapes, [s.kind for s in scene.shapes])
+    name = one and one.kind
     if draw.chance(0.5) or one is None:
-        one, name = _only(draw, scene.shapes, [s.name for s in scene.shapes]), "name"
+        one = _only(draw, scene.shapes, [s.name for s in scene.shapes])
+        name = one and one.name
     if one is None:
         return None
-    return draw.pick(WHERE).format(getattr(one, name)), f"The {one.name} is at the {one.where}."
+    return draw.pick(WHERE).format(name), f"The {one.name} is at the {one.where}."
 
 
 def _at(draw: Draw, scene: Scene) -> tuple[str, str]:

@@ -66,10 +66,6 @@ def _from(low: int, high: int) -> Callable[[Draw], Value]:
     return lambda draw: draw.number(low, high)
 
 
-def _one(name: str, draw: Callable[[Draw], Value]) -> Parameter:
-    return Parameter(name, draw)
-
-
 def _whole(name: str, low: int, high: int, optional: bool = False) -> Parameter:
     return Parameter(name, _from(low, high), "integer", (), optional)
 
@@ -98,14 +94,14 @@ def _clock(draw: Draw) -> Value:
 SHELF = (
     _tool(
         "get_weather", "weather", "Get the weather of a city",
-        (_one("city", _city), _enum("unit", "celsius", "fahrenheit", optional=True)),
+        (Parameter("city", _city), _enum("unit", "celsius", "fahrenheit", optional=True)),
         ("What is the weather in {0}?", "How is the weather in {0}?", "weather in {0}",
          "Tell me the weather in {0} in {1}.", "What's the weather like in {0}?"),
         temperature=_from(0, 35), sky=_of("sunny", "rain", "snow", "cloudy"),
     ),
     _tool(
         "get_time", "time", "Get the time of a city",
-        (_one("city", _city),),
+        (Parameter("city", _city),),
         ("What time is it in {0}?", "Tell me the time in {0}.", "What is the time in {0}?",
          "current time in {0}"),
         time=_clock,
@@ -119,22 +115,22 @@ SHELF = (
     ),
     _tool(
         "set_alarm", "alarm", "Set an alarm",
-        (_one("time", _clock),),
+        (Parameter("time", _clock),),
         ("Set an alarm for {0}.", "alarm at {0}", "Set my alarm to {0}.",
          "I need an alarm at {0}."),
         status=_done,
     ),
     _tool(
         "send_message", "message", "Send a message to a person",
-        (_one("person", _of(*NAMES)),
-         _one("text", _of("hello", "see you soon", "call me", "I am late"))),
+        (Parameter("person", _of(*NAMES)),
+         Parameter("text", _of("hello", "see you soon", "call me", "I am late"))),
         ("Send {0} the message {1}.", "Send a message to {0}: {1}", "message to {0}: {1}",
          "Write {0} a message: {1}"),
         status=_done,
     ),
     _tool(
         "phone_person", "phone", "Phone a person",
-        (_one("person", _of(*NAMES)),),
+        (Parameter("person", _of(*NAMES)),),
         ("Phone {0}.", "Please phone {0} now.", "Can you phone {0}?", "phone {0}"),
         status=_of("busy", "ok"),
     ),
@@ -167,33 +163,33 @@ SHELF = (
     ),
     _tool(
         "buy_item", "buy", "Put something on the list of what to buy",
-        (_one("item", _of(*FRUITS)), _whole("count", 2, 20, optional=True)),
+        (Parameter("item", _of(*FRUITS)), _whole("count", 2, 20, optional=True)),
         ("Please buy {0}.", "Buy {0} for me.", "Buy {1} {0}.", "I want to buy {1} {0}."),
         items=_number,
     ),
     _tool(
         "find_route", "route", "Find the route between two cities",
-        (_one("start", _city), _one("end", _city)),
+        (Parameter("start", _city), Parameter("end", _city)),
         ("Find a route from {0} to {1}.", "What is the route from {0} to {1}?",
          "route from {0} to {1}", "Show me the route from {0} to {1}."),
         hours=_number,
     ),
     _tool(
         "search_web", "web", "Search the web",
-        (_one("query", _of(*THINGS, *ANIMALS)),),
+        (Parameter("query", _of(*THINGS, *ANIMALS)),),
         ("Search the web for {0}.", "Look up {0} on the web.", "Find {0} on the web."),
         hits=_number,
     ),
     _tool(
         "read_file", "file", "Read a file",
-        (_one("path", lambda d: f"{d.pick(THINGS)}.txt"),),
+        (Parameter("path", lambda d: f"{d.pick(THINGS)}.txt"),),
         ("Open the file {0}.", "Read the file {0}.", "Show me the file {0}.",
          "What is in the file {0}?"),
         lines=_number,
     ),
     _tool(
         "translate_word", "translate", "Translate a word",
-        (_one("word", _of(*FRUITS, *ANIMALS)),
+        (Parameter("word", _of(*FRUITS, *ANIMALS)),
          _enum("language", "French", "German", "Spanish", "Italian")),
         ("Translate {0} to {1}.", "Please translate {0} into {1}.",
          "Translate the word {0} to {1}."),
@@ -201,7 +197,7 @@ SHELF = (
     ),
     _tool(
         "order_taxi", "taxi", "Order a taxi",
-        (_one("city", _city),),
+        (Parameter("city", _city),),
         ("Get me a taxi to {0}.", "Order a taxi to {0}.", "I need a taxi to {0}."),
         minutes=_number,
     ),

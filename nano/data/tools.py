@@ -48,12 +48,12 @@ class Call:
 def a_call(draw: Draw, tool: Tool) -> Call:
     """A request that this tool fulfils, with its values; in training none that is held out."""
     while True:
-        made = _a_call(draw, tool)
+        made = _drawn(draw, tool)
         if draw.split == "test" or not is_held_out(made.request):
             return made
 
 
-def _a_call(draw: Draw, tool: Tool) -> Call:
+def _drawn(draw: Draw, tool: Tool) -> Call:
     request = draw.pick(tool.requests)
     used = [n for n in range(len(tool.parameters)) if f"{{{n}}}" in request]
     values = {n: tool.parameters[n].draw(draw) for n in used}

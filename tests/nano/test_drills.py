@@ -91,16 +91,17 @@ def described(sample, answer):
 
 
 def found_at(sample, answer):
-    return all(_is_there(sample, place, what) for what, place in _pairs(answer)[1])
+    pairs = [part.split(": ") for part in answer.split(", ")]
+    return _asked_for(sample, pairs) and all(_is_there(sample, *pair) for pair in pairs)
 
 
 def found_where(sample, answer):
-    return all(_is_there(sample, place, what) for place, what in _pairs(answer)[1])
-
-
-def _pairs(answer):
     pairs = [part.split(": ") for part in answer.split(", ")]
-    return [left for left, _ in pairs], [(right, left) for left, right in pairs]
+    return _asked_for(sample, pairs) and all(_is_there(sample, *pair[::-1]) for pair in pairs)
+
+
+def _asked_for(sample, pairs):
+    return f"the {', '.join(left for left, _ in pairs)}" in asked(sample)
 
 
 def _is_there(sample, place, what):

@@ -9,6 +9,8 @@ from nano.model.embedding import embedding
 
 WORDS = (b"358", b"357", b"258", b"42", b" city", b"city", b"tree")
 NUMBERED = (*(bytes([b]) for b in range(256)), *(b"%02d" % n for n in range(100)))
+INITIALS = tuple(b"%cord%c" % (c, c) for c in b"abcdefghijklmnopqrstuvwxyz")
+LETTERED = (*(bytes([b]) for b in range(256)), *INITIALS)
 BASE = (*(bytes([b]) for b in range(256)), *WORDS)
 
 
@@ -34,4 +36,12 @@ def test_numbers_and_words_begin_in_their_order():
     rows = embedding(vocabulary, 512, torch.Generator().manual_seed(0))
     numbers = torch.stack([rows[NUMBERED.index(b"%02d" % n)] for n in range(100)])
     along = numbers @ (numbers[50:].mean(0) - numbers[:50].mean(0))
-    assert torch.corrcoef(torch.stack((along, torch.arange(100.0))))[0, 1] > 0.9
+    assert _correlation(along) > 0.95
+    rows = embedding(Vocabulary(LETTERED, special_names(len(LETTERED))), 512, torch.Generator())
+    words = torch.stack([rows[LETTERED.index(word)] for word in INITIALS])
+    assert _correlation(words @ (words[13:].mean(0) - words[:13].mean(0))) > 0.95
+
+
+def _correlation(along):
+    """With the order in which they stand."""
+    return torch.corrcoef(torch.stack((along, torch.arange(float(len(along))))))[0, 1]
