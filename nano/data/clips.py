@@ -34,17 +34,19 @@ LAST = (
 
 
 def clip(draw: Draw) -> Sample:
-    """A question about a clip of two to four colours, sometimes five."""
+    """A question about a clip of two to four colours, sometimes five: the order is told first."""
     count = draw.pick((2, 3, 3, 4, 4, 5))
     colours = draw.mine(lambda: in_turn(draw, count), " ".join)
     order = f"{in_order(colours)}."
     asks, content = draw.pick(
-        ((ORDER, order), (ORDER, order), (FIRST, f"The first is {colours[0]}."),
+        ((ORDER, ""), (ORDER, ""), (FIRST, f"The first is {colours[0]}."),
          (LAST, f"The last is {colours[-1]}."))
     )  # fmt: skip
     video = {"type": "video", "video": animated(draw, colours)}
     text = {"type": "text", "text": natural(draw, draw.pick(asks))}
-    return said("clip", [video, text], content, order if draw.chance(0.4) else None)
+    if draw.chance(0.4):
+        return said("clip", [video, text], content or order, order)
+    return said("clip", [video, text], f"{order} {content}".rstrip())
 
 
 def in_order(colours: Sequence[str]) -> str:

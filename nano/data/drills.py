@@ -1,10 +1,10 @@
 """Drills of the first stages: much to say for little to read, so that attention forms soon.
 
     echo     a long list, again                looking one token further than the last match
-    items    lists of numbers and commas       looking past what stands between
+    items    lists of numbers and commas       looking past what stands between, and for
+             decimals                          two tokens that follow each other
     mirror   a list from its end               looking one token before
-    compare  the bigger of two, many times     knowing how large numbers are
-    order    longer lists, sorted              the same among many
+    compare  the first of two, many times      knowing how large numbers are, and the alphabet
     rows     many values of one table          matching a name
     facts    numbers out of sentences          matching a thing
     match    requests, and the tool of each    seeing what is declared, and what is not
@@ -14,6 +14,7 @@
     at       what lies at places               a place by its name
     where    places of shapes                  and its name by what is there
     place    the same of one or two            naming a place at all
+    kinds    the colours of each kind          finding many by what they share
     film     up to eight colours in order      telling moments apart
 
 Answers repeat what they answer ("apple: a p p l e"), so that nothing has to be counted off to know
@@ -25,10 +26,21 @@ from dataclasses import replace
 
 from nano.data.clips import animated, in_order, in_turn
 from nano.data.draw import Draw
-from nano.data.lists import ALPHABET, COPY, DESCEND, REVERSE, SORT
+from nano.data.lists import COPY, REVERSE
 from nano.data.lookup import FIELDS, NEEDLE, a_number
-from nano.data.numbers import choice, known
-from nano.data.pictures import GROUNDS, PLACES, SHAPES, Scene, Shape, a_scene, drawn, visible
+from nano.data.numbers import WHOLE, choice, decimal, known
+from nano.data.order import by_initial
+from nano.data.pictures import (
+    GROUNDS,
+    PLACES,
+    SHAPES,
+    Scene,
+    Shape,
+    a_scene,
+    drawn,
+    of_kind,
+    visible,
+)
 from nano.data.sample import Sample, said
 from nano.data.shelf import SHELF
 from nano.data.tools import NO_TOOL, a_call
@@ -40,6 +52,8 @@ TOLD = ("Count the colours.", "Name the colours by number.", "Colour by colour."
 SPELL = ("Spell these words: {0}", "Which letters are in {0}?", "Spell {0}.")
 BIGGER = ("Of each pair the bigger: {0}", "Which are bigger? {0}", "Name the bigger ones: {0}")
 SMALLER = ("Of each pair the smaller: {0}", "Which are smaller? {0}", "Name the smaller ones: {0}")
+EARLIER = ("Of each pair the first in the alphabet: {0}", "Which are first in the alphabet? {0}")
+KINDS = ("List by kind: {0}.", "Name the colours of each kind: {0}.")
 NUMBERS = ("What are the numbers of {0}?", "Numbers of {0}?", "List the numbers of {0}.")
 AT = ("What is at the {0}?", "Name what is at the {0}.")
 WHERE = ("Where are the {0}?", "Name the places of the {0}.")
@@ -55,8 +69,9 @@ def echo(draw: Draw) -> Sample:
 
 
 def items(draw: Draw) -> Sample:
-    """The same of numbers, or with commas."""
-    text = draw.pick((", ", ", ", ", ", " ")).join(_different(draw)[: draw.number(4, 16)])
+    """The same of numbers, or with commas; or decimals."""
+    chosen = _decimals(draw, 10) if draw.chance(0.25) else _different(draw)
+    text = draw.pick((", ", ", ", ", ", " ")).join(chosen[: draw.number(4, 16)])
     return said("items", draw.pick(COPY).format(text), text)
 
 
@@ -64,18 +79,6 @@ def mirror(draw: Draw) -> Sample:
     """Up to eight different words or numbers, the last one first."""
     chosen, glue = _different(draw)[: draw.number(3, 8)], draw.pick((" ", ", "))
     return said("mirror", draw.pick(REVERSE).format(glue.join(chosen)), glue.join(chosen[::-1]))
-
-
-def order(draw: Draw) -> Sample:
-    """Up to ten numbers or words, sorted."""
-    most = draw.number(4, 10)
-    if draw.chance(0.3):
-        words = sorted({word[0]: word for word in draw.some(_WORDS, 24)}.values())[:most]
-        return _ordered(draw, words, ALPHABET, words)
-    numbers = draw.some(range(100), most)
-    down = draw.chance(0.3)
-    found = sorted(numbers, reverse=down)
-    return _ordered(draw, [*map(str, numbers)], DESCEND if down else SORT, [*map(str, found)])
 
 
 def rows(draw: Draw) -> Sample:
@@ -97,12 +100,18 @@ def spell(draw: Draw) -> Sample:
 
 
 def compare(draw: Draw) -> Sample:
-    """Four to eight pairs of numbers: one of each."""
-    bigger = draw.chance(0.65)
-    pairs = [draw.some(range(100), 2) for _ in range(draw.number(4, 8))]
-    asked = ", ".join(f"{a} and {b}" for a, b in pairs)
-    told = ", ".join(choice(str(a), str(b), bigger) for a, b in pairs)
-    return said("compare", draw.pick(BIGGER if bigger else SMALLER).format(asked), told)
+    """Four to eight pairs: one number or one word of each."""
+    bigger, count = draw.chance(0.65), draw.number(4, 8)
+    kind = draw.pick(("numbers", "numbers", "decimals", "words"))
+    asks: Sequence[str]
+    if kind == "words":
+        pairs = [draw.some(by_initial(draw), 2) for _ in range(count)]
+        told, asks = [f"{a} and {b}: {min(a, b)}" for a, b in pairs], EARLIER
+    else:
+        pairs = [_decimals(draw, 2) if kind == "decimals" else _numbers(draw) for _ in range(count)]
+        told, asks = [choice(a, b, bigger) for a, b in pairs], BIGGER if bigger else SMALLER
+    asked = ", ".join(" and ".join(pair) for pair in pairs)
+    return said("compare", draw.pick(asks).format(asked), ", ".join(told))
 
 
 def facts(draw: Draw) -> Sample:
@@ -171,6 +180,15 @@ def place(draw: Draw) -> Sample:
     return _seen(draw, "place", scene, question, [f"{s.name}: {s.where}" for s in asked])
 
 
+def kinds(draw: Draw) -> Sample:
+    """Of each kind the colours, in reading order."""
+    scene = _full(draw, 0.2 + 0.5 * draw.random.random())
+    asked = draw.some(SHAPES, len(SHAPES))
+    told = [f"{kind}s: {' '.join(of_kind(scene, kind))}" for kind in asked]
+    question = draw.pick(KINDS).format(", ".join(f"{kind}s" for kind in asked))
+    return _seen(draw, "kinds", scene, question, told)
+
+
 def film(draw: Draw) -> Sample:
     """Three to eight colours."""
     colours = in_turn(draw, draw.number(3, 8))
@@ -201,6 +219,10 @@ def _different(draw: Draw) -> list[str]:
     return draw.pick((numbers, words, draw.some([*numbers, *words], 16)))
 
 
-def _ordered(draw: Draw, given: list[str], asks: Sequence[str], found: list[str]) -> Sample:
-    mixed = ", ".join(draw.some(given, len(given)))
-    return said("order", draw.pick(asks).format(mixed), ", ".join(found))
+def _numbers(draw: Draw) -> list[str]:
+    return [str(number) for number in draw.some(range(100), 2)]
+
+
+def _decimals(draw: Draw, count: int) -> list[str]:
+    """Their whole numbers are different."""
+    return [decimal(draw, whole) for whole in draw.some(range(WHOLE + 1), count)]

@@ -48,10 +48,10 @@ def table(draw: Draw) -> Sample:
     written = draw.pick((_piped, _listed, _spoken))(fields, cells)
     before = draw.chance(0.7)
     turns = draw.number(1, 4)
-    ask, found, value = _cell(draw, fields, cells)
+    ask, found, row = _cell(draw, fields, cells)
     question = f"{written}\n{ask}" if before else f"{ask}\n{written}"
     if draw.chance(0.3):
-        return said("table", question, value, found)
+        return said("table", question, found, _row(fields, row))
     sample = said("table", question, found)
     for _ in range(turns - 1):
         ask, found, _ = _cell(draw, fields, cells)
@@ -61,11 +61,11 @@ def table(draw: Draw) -> Sample:
 
 def _cell(
     draw: Draw, fields: Sequence[str], cells: Sequence[Sequence[str]]
-) -> tuple[str, str, str]:
-    """A question, what is found, and the value alone."""
+) -> tuple[str, str, Sequence[str]]:
+    """A question, what is found, and the row that it is found in."""
     row, column = draw.pick(cells), draw.number(1, len(fields))
     ask = natural(draw, draw.pick(VALUE).format(fields[column - 1], row[0]))
-    return ask, f"{row[0]}: {fields[column - 1]} {row[column]}.", row[column]
+    return ask, f"{row[0]}: {fields[column - 1]} {row[column]}.", row
 
 
 def needle(draw: Draw, tokens: int) -> Sample:
@@ -110,7 +110,11 @@ def _piped(fields: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def _listed(fields: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"{row[0]}: {_pairs(fields, row[1:])}" for row in cells)
+    return "\n".join(_row(fields, row) for row in cells)
+
+
+def _row(fields: Sequence[str], row: Sequence[str]) -> str:
+    return f"{row[0]}: {_pairs(fields, row[1:])}"
 
 
 def _spoken(fields: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ A batch is a pure function of (seed, number): no state has to be kept to go on i
 
 from collections.abc import Callable, Iterator, Mapping
 
-from nano.data import clips, drills, lists, lookup, numbers, pictures, talk, tools
+from nano.data import clips, drills, lists, lookup, numbers, order, pictures, talk, tools
 from nano.data.draw import Draw
 from nano.data.sample import Sample, joined
 
@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, Make] = {
     "comparison": numbers.comparison,
     "copy": lists.copying,
     "reverse": lists.reversing,
-    "sort": lists.sorting,
+    "sort": order.sorting,
     "count": lists.counting,
     "letters": lists.letters,
     "table": lookup.table,
@@ -53,10 +53,10 @@ FAMILIES: Mapping[str, Make] = {
 
 DRILLS: Mapping[str, Make] = {
     "echo": drills.echo, "items": drills.items, "mirror": drills.mirror,
-    "compare": drills.compare, "order": drills.order, "rows": drills.rows,
+    "compare": drills.compare, "rows": drills.rows,
     "facts": drills.facts, "match": drills.match, "spell": drills.spell, "sums": drills.sums,
     "grid": drills.grid, "at": drills.at, "where": drills.where, "place": drills.place,
-    "film": drills.film,
+    "kinds": drills.kinds, "film": drills.film,
 }  # fmt: skip
 
 
@@ -66,64 +66,79 @@ def _part(share: float, odds: Mapping[str, float]) -> dict[str, float]:
 
 _ALL = {
     "identity": 3, "small talk": 2, "system prompt": 4, "refusal": 4, "arithmetic": 11,
-    "large sums": 5, "comparison": 7, "copy": 2, "reverse": 5, "sort": 8, "count": 5, "letters": 5,
+    "large sums": 6, "comparison": 7, "copy": 2, "reverse": 5, "sort": 8, "count": 5, "letters": 5,
     "table": 5, "needle 200": 4, "needle 1000": 0.5, "picture": 15, "clip": 5, "one call": 6,
     "two calls": 6, "tool result": 3, "no call": 7,
 }  # fmt: skip
 _DRILLS = {
-    "items": 4, "mirror": 4, "compare": 3, "order": 3, "rows": 2, "facts": 2, "match": 3,
-    "spell": 3, "sums": 4, "grid": 3, "at": 2, "where": 3, "film": 2,
+    "items": 5, "mirror": 4, "compare": 5, "rows": 2, "facts": 2, "match": 3, "spell": 3,
+    "sums": 4, "grid": 3, "at": 2, "where": 3, "kinds": 3, "film": 2,
 }  # fmt: skip
 _TASKS = {
     "identity": 2, "small talk": 2, "system prompt": 4, "refusal": 3, "arithmetic": 11,
-    "large sums": 5, "comparison": 8, "copy": 4, "reverse": 9, "sort": 11, "count": 7, "letters": 8,
-    "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 22, "clip": 8, "one call": 4,
-    "two calls": 5, "tool result": 3, "no call": 6, "items": 2, "compare": 3, "rows": 1,
-    "facts": 0.5, "match": 1, "spell": 3, "sums": 3, "grid": 3, "at": 1, "film": 3,
+    "large sums": 7, "comparison": 8, "copy": 4, "reverse": 9, "sort": 10, "count": 7, "letters": 8,
+    "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 24, "clip": 8, "one call": 4,
+    "two calls": 5, "tool result": 4, "no call": 6, "items": 3, "compare": 4, "rows": 1,
+    "facts": 0.5, "match": 1, "spell": 3, "sums": 3, "grid": 3, "at": 1, "kinds": 2, "film": 3,
 }  # fmt: skip
 _REST = _TASKS | {
-    "items": 4, "rows": 2, "compare": 8, "copy": 5, "sort": 12, "table": 8, "identity": 1,
-    "small talk": 1, "refusal": 2, "system prompt": 4,
+    "items": 4, "rows": 2, "compare": 6, "copy": 5, "table": 8, "identity": 1, "small talk": 1,
+    "refusal": 2, "system prompt": 4,
 }  # fmt: skip
 _LAST = {
     "identity": 2, "small talk": 2, "system prompt": 6, "refusal": 3, "arithmetic": 11,
-    "large sums": 6, "comparison": 9, "copy": 5, "reverse": 10, "sort": 20, "count": 8,
-    "letters": 8, "table": 12, "needle 200": 3, "needle 1000": 0.6, "picture": 24, "clip": 12,
-    "one call": 4, "two calls": 5, "tool result": 3, "no call": 7, "items": 3, "compare": 5,
-    "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "film": 4,
+    "large sums": 7, "comparison": 9, "copy": 5, "reverse": 10, "sort": 13, "count": 8,
+    "letters": 8, "table": 11, "needle 200": 3, "needle 1000": 0.6, "picture": 28, "clip": 12,
+    "one call": 4, "two calls": 5, "tool result": 5, "no call": 7, "items": 3, "compare": 4,
+    "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "kinds": 2, "film": 4,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
     "lists": {"items": 5, "rows": 4, "echo": 1.5},
-    "facts": {"facts": 7, "rows": 1, "items": 1},
-    "grid": {"grid": 7, "film": 1, "facts": 1, "rows": 1},
-    "at": {"at": 7, "grid": 2, "film": 1, "facts": 1, "rows": 1},
-    "where": {"where": 8, "at": 1.5, "grid": 1.5, "facts": 0.7, "rows": 0.7},
-    "match": {"match": 7, "where": 1.5, "grid": 1, "at": 1, "facts": 1, "rows": 1},
-    "place": {"place": 8, "where": 2, "match": 2, "grid": 1, "at": 1, "facts": 1, "rows": 1},
-    "compare": {"compare": 7, "match": 1.5, "where": 3, "grid": 1, "facts": 1, "rows": 1},
-    "mirror": {"mirror": 12, "items": 4, "compare": 1, "match": 0.5, "where": 0.7, "grid": 0.5,
-        "facts": 0.5, "rows": 0.5},
+    "facts": {"facts": 7, "rows": 1, "items": 1.5},
+    "grid": {"grid": 7, "film": 1, "facts": 1, "rows": 1, "items": 1.5},
+    "at": {"at": 7, "grid": 2, "film": 1, "facts": 1, "rows": 1, "items": 1.5},
+    "where": {"where": 8, "at": 1.5, "grid": 1.5, "facts": 0.7, "rows": 0.7, "items": 1.5},
+    "match": {"match": 7, "where": 1.5, "grid": 1, "at": 1, "facts": 1, "rows": 1, "items": 1.5},
+    "place": {"place": 8, "where": 2, "match": 2, "grid": 1, "at": 1, "facts": 1, "rows": 1,
+        "items": 1.8},
+    "kinds": {"kinds": 8, "place": 1.5, "where": 2, "match": 1, "grid": 1, "at": 1, "facts": 0.7,
+        "rows": 0.7, "items": 1.8},
+    "compare": {"compare": 8, "match": 1.5, "where": 2.5, "kinds": 1, "grid": 0.7, "facts": 1,
+        "rows": 1, "items": 2},
+    "mirror": {"mirror": 12, "items": 4, "compare": 2, "match": 0.5, "where": 0.7, "kinds": 0.7,
+        "grid": 0.5, "facts": 0.5, "rows": 0.5},
     "mixed": _part(0.2, _ALL) | {
-        "items": 4, "mirror": 5, "compare": 4, "order": 4, "rows": 2, "facts": 2, "match": 3,
-        "spell": 5, "sums": 6, "grid": 2, "at": 2, "where": 3, "film": 3},
+        "items": 4, "mirror": 5, "compare": 5, "rows": 2, "facts": 2, "match": 3, "spell": 5,
+        "sums": 6, "sort": 6, "grid": 2, "at": 2, "where": 3, "kinds": 2, "film": 3},
     "all": _ALL | _DRILLS,
     "tasks": _TASKS,
     "again": _part(0.4, _TASKS) | {
         "items": 20, "rows": 8, "reverse": 20, "copy": 15, "count": 10, "table": 8, "sort": 8},
     "rest": _REST,
     "sorting": _part(0.35, _REST) | {
-        "sort": 80, "compare": 15, "comparison": 8, "table": 12, "rows": 4},
+        "sort": 70, "compare": 15, "comparison": 12, "table": 10, "rows": 4},
     "seeing": _part(0.35, _REST) | {
-        "picture": 60, "clip": 25, "film": 4},
+        "picture": 70, "clip": 25, "film": 4, "kinds": 6},
     "reckoning": _part(0.35, _REST) | {
-        "arithmetic": 40, "large sums": 20, "letters": 30, "count": 25, "sums": 5, "spell": 4,
-        "table": 15},
+        "arithmetic": 40, "large sums": 25, "letters": 30, "count": 20, "sums": 5, "spell": 4,
+        "table": 12},
     "looking": _part(0.35, _REST) | {
         "table": 40, "reverse": 40, "count": 20, "rows": 8, "items": 5, "copy": 10,
         "needle 200": 4},
+    "counting": _part(0.3, _LAST) | {
+        "count": 60, "letters": 45, "spell": 4},
+    "ordering": _part(0.3, _LAST) | {
+        "sort": 75, "compare": 12, "comparison": 25},
+    "summing": _part(0.3, _LAST) | {
+        "arithmetic": 35, "large sums": 40, "sums": 6, "count": 12, "letters": 10},
+    "finding": _part(0.3, _LAST) | {
+        "table": 40, "reverse": 35, "tool result": 12, "two calls": 8, "sort": 12, "rows": 5,
+        "items": 5},
     "last": _LAST,
-    "long": _LAST | {"needle 1000": 1.8, "needle 3000": 0.8},
+    "long": _LAST | {
+        "needle 1000": 1.8, "needle 3000": 0.8, "sort": 20, "table": 14, "tool result": 9,
+        "count": 10, "picture": 24},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

@@ -1,7 +1,9 @@
 """Arithmetic and comparison: worked out digit by digit in thinking mode, short in instant mode.
 
 thinking   58 + 67: ones 8+7=15, tens 5+6+1=12. So 125.
+           67 - 58: ones 7-8, 17-8=9, tens 6-5-1=0. So 9.       what needs to borrow is seen first
            9.11 and 9.90: 9 is 9, 11 and 90: 90.         of two numbers the one that is asked for
+           3.58 and 20.40: 20.40.
 instant    8 + 7 = 15                   known by heart; larger numbers show their steps
 
 What is known by heart is held out by its wording, everything else by its numbers.
@@ -42,6 +44,8 @@ SMALLER = (
 TABLE = 10  # products up to 10 x 10 are known by heart
 PLACES = ("ones", "tens")
 SMALL = 10  # and sums and differences of numbers up to 20
+WHOLE = 20  # the largest whole number of a decimal
+LARGEST = 198  # result, of 99 + 99; products stay within
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +126,15 @@ def steps(sum_: Sum) -> str:
 
 
 def compared(a: str, b: str, bigger: bool) -> str:
-    """The working of a comparison: whole numbers, then fractions of the same width."""
+    """The working of a comparison: fractions of the same width, looked at if they decide."""
     (whole_a, part_a), (whole_b, part_b) = (_places(s) for s in (a, b))
     width = max(len(part_a), len(part_b))
     part_a, part_b = part_a.ljust(width, "0"), part_b.ljust(width, "0")
-    shown = f"{whole_a}.{part_a} and {whole_b}.{part_b}: " if width else ""
+    if width:
+        a, b = f"{whole_a}.{part_a}", f"{whole_b}.{part_b}"
     if whole_a != whole_b:
-        return f"{shown}{choice(whole_a, whole_b, bigger)}."
-    return f"{shown}{whole_a} is {whole_b}, {choice(part_a, part_b, bigger)}."
+        return f"{choice(a, b, bigger)}."
+    return f"{a} and {b}: {whole_a} is {whole_b}, {choice(part_a, part_b, bigger)}."
 
 
 def choice(a: str, b: str, bigger: bool) -> str:
@@ -162,12 +167,13 @@ def known(draw: Draw) -> Sum:
 
 
 def _sum(draw: Draw) -> Sum:
-    """What is worked out: up to two digits."""
+    """What is worked out: up to two digits, and products of few."""
     op = draw.pick("++--*")
     if op != "*":
         return _ordered(draw, op, 0, 99)
     if draw.chance(0.7):
-        return Sum(draw.number(13, 99), "*", draw.number(2, 9))
+        by = draw.number(2, 9)
+        return Sum(draw.number(11, min(99, LARGEST // by)), "*", by)
     return Sum(draw.number(0, TABLE), "*", draw.number(0, TABLE))
 
 
@@ -183,9 +189,11 @@ def _added(top: int, low: int, carry: int) -> tuple[str, int]:
 
 
 def _taken(top: int, low: int, borrow: int) -> tuple[str, int]:
-    lent = top - low - borrow < 0
-    top += 10 * lent
-    return f"{top}-{low}{'-1' if borrow else ''}={top - low - borrow}", int(lent)
+    taken = f"-{low}{'-1' if borrow else ''}"
+    rest = top - low - borrow
+    if rest < 0:
+        return f"{top}{taken}, {top + 10}{taken}={rest + 10}", 1
+    return f"{top}{taken}={rest}", 0
 
 
 def _multiplied(top: int, by: int, carry: int) -> tuple[str, int]:
@@ -197,15 +205,20 @@ def _multiplied(top: int, by: int, carry: int) -> tuple[str, int]:
 def _pair(draw: Draw) -> tuple[str, str]:
     """Two different numbers as people write them; often with the same whole part."""
     while True:
-        whole = draw.number(0, 20)
+        whole = draw.number(0, WHOLE)
         if draw.chance(0.2):
             a, b = str(draw.number(0, 99)), str(draw.number(0, 99))
         elif draw.chance(0.75):
-            a, b = f"{whole}.{_part(draw)}", f"{whole}.{_part(draw)}"
+            a, b = decimal(draw, whole), decimal(draw, whole)
         else:
-            a, b = f"{whole}.{_part(draw)}", f"{draw.number(0, 20)}.{_part(draw)}"
+            a, b = decimal(draw, whole), decimal(draw, draw.number(0, WHOLE))
         if float(a) != float(b):
             return a, b
+
+
+def decimal(draw: Draw, whole: int) -> str:
+    """A number with one or two digits behind its point, the last one not 0."""
+    return f"{whole}.{_part(draw)}"
 
 
 def _part(draw: Draw) -> str:

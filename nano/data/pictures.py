@@ -1,6 +1,6 @@
 """Pictures of shapes, drawn by PIL: what is there, which colour, where, how many.
 
-picture   84 pixels a side, a light or dark ground, 1 to 4 shapes in cells of a 3 x 3 grid: each
+picture   84 pixels a side, a light or dark ground, 1 to 3 shapes in cells of a 3 x 3 grid: each
           cell of 28 pixels is one row of the language model
 told      a red circle at the top left, a blue square at the bottom      in reading order
 """
@@ -29,7 +29,7 @@ PLACES = (
 )
 GROUNDS = ((250, 250, 250), (225, 225, 225), (200, 215, 235), (60, 60, 60), (235, 225, 200))
 SIDE = 84  # pixels
-NOTHING = "nothing"
+NOTHING, NONE = "nothing", "none"
 DARK, LIGHT = 110, 195  # mean of a ground on which black, or white, cannot be seen
 
 DESCRIBE = ("What is in the picture?", "Describe the picture.", "What do you see?", "What is this?",
@@ -132,7 +132,7 @@ class Scene:
 
 def picture(draw: Draw) -> Sample:
     """Up to five questions about one picture; in thinking mode one, and the picture is told."""
-    shapes = draw.pick((1, 1, 2, 2, 3, 4))
+    shapes = draw.pick((1, 1, 2, 2, 3, 3))
     scene = draw.mine(lambda: a_scene(draw, shapes), lambda s: s.key)
     image = {"type": "image", "image": drawn(draw, scene)}
     task, question, answer = _asked(draw, scene)
@@ -147,12 +147,11 @@ def picture(draw: Draw) -> Sample:
 
 
 def a_scene(draw: Draw, count: int) -> Scene:
-    """Shapes in different cells, visible on their ground; of `count` > 3 all are of two kinds."""
+    """Shapes in different cells, visible on their ground."""
     ground = draw.pick(GROUNDS)
     colours = visible(ground)
-    kinds = draw.some(SHAPES, 2) if count > 3 else SHAPES
     places = sorted(draw.some(range(9), count))
-    shapes = tuple(Shape(draw.pick(kinds), draw.pick(colours), place) for place in places)
+    shapes = tuple(Shape(draw.pick(SHAPES), draw.pick(colours), place) for place in places)
     return Scene(shapes, ground)
 
 
@@ -229,17 +228,19 @@ def _at(draw: Draw, scene: Scene) -> tuple[str, str]:
 
 
 def _counted(draw: Draw, scene: Scene) -> tuple[str, str]:
-    """Shapes are named and then counted, e.g. "A red circle, a blue circle: 2."."""
+    """Shapes are named and then counted: "A red star, a blue circle: 2.", "Stars: red. So 1."."""
     if draw.chance(0.4):
-        return draw.pick(COUNT), _listed([s.named for s in scene.shapes])
-    kind = draw.pick(scene.shapes).kind if draw.chance(0.85) else draw.pick(SHAPES)
-    return draw.pick(COUNT_KIND).format(kind), _listed(
-        [s.named for s in scene.shapes if s.kind == kind]
-    )
+        named = ", ".join(shape.named for shape in scene.shapes)
+        return draw.pick(COUNT), _sentence(f"{named}: {len(scene.shapes)}")
+    kind = draw.pick(scene.shapes).kind if draw.chance(0.8) else draw.pick(SHAPES)
+    count = sum(shape.kind == kind for shape in scene.shapes)
+    told = _sentence(f"{kind}s: {', '.join(of_kind(scene, kind))}")
+    return draw.pick(COUNT_KIND).format(kind), f"{told} So {count}."
 
 
-def _listed(named: Sequence[str]) -> str:
-    return _sentence(f"{', '.join(named) or NOTHING}: {len(named)}")
+def of_kind(scene: Scene, kind: str) -> list[str]:
+    """The colours of what is of a kind, in reading order; of nothing "none"."""
+    return [shape.colour for shape in scene.shapes if shape.kind == kind] or [NONE]
 
 
 _QUESTIONS: Mapping[str, Callable[[Draw, Scene], tuple[str, str] | None]] = {

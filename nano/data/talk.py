@@ -36,7 +36,8 @@ ASKS = {
         ("Hello!", "Hi!", "Hey!", "Good morning!", "Good evening!", "Hello there!", "Hi there!",
             "Hello, how are you?",
          "How are you?", "Hey, how is it going?", "Good day!", "Hello, nice to meet you!"),
-        ("你好！", "您好！", "早上好！", "你好吗？", "嗨！"),
+        ("你好！", "您好！", "早上好！", "你好吗？", "嗨！", "你们好！", "你好呀！", "您好吗？",
+            "最近好吗？", "晚上好！"),
     ),
     "thanks": (
         ("Thanks!", "Thank you!", "Thank you very much!", "Great, thanks!", "Thanks a lot!",

@@ -78,10 +78,11 @@ def two_calls(draw: Draw) -> Sample:
 def second_step(draw: Draw) -> Sample:
     """The result is there: tell it."""
     asked = one_call(draw) if draw.chance(0.7) else two_calls(draw)
-    behind, content = _results(draw, asked.answer["tool_calls"])
-    answer = {"role": "assistant", "content": content}
-    if asked.thinking:
-        answer["reasoning_content"] = "The result is there."
+    behind, told = _results(draw, asked.answer["tool_calls"])
+    answer = {"role": "assistant", "content": _told(told)}
+    if asked.thinking:  # whose result is which
+        ids = (message["tool_call_id"].removeprefix("functions.") for message in behind)
+        answer["reasoning_content"] = ". ".join(map(" ".join, zip(ids, told, strict=True)))
     messages = (*asked.messages, asked.answer, *behind)
     return replace(asked, task="tool result", messages=messages, answer=answer)
 
@@ -151,14 +152,14 @@ def _before(draw: Draw, tools: Sequence[Tool]) -> tuple[Message, ...]:
             continue
         asked = [call.as_message(count)]
         count += 1
-        results, content = _results(draw, asked)
+        results, told = _results(draw, asked)
         made.append({"role": "assistant", "content": "", "tool_calls": asked})
-        made += [*results, {"role": "assistant", "content": content}]
+        made += [*results, {"role": "assistant", "content": _told(told)}]
     return tuple(made)
 
 
-def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], str]:
-    """What the tools return, and how it is told."""
+def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], list[str]]:
+    """What the tools return, and each in words."""
     tools = {tool.name: tool for tool in SHELF}
     results = [
         (call["id"], {key: make(draw) for key, make in tools[call["function"]["name"]].returns})
@@ -168,5 +169,9 @@ def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], str]:
         {"role": "tool", "tool_call_id": id_, "content": json.dumps(result, ensure_ascii=False)}
         for id_, result in results
     ]
-    told = "; ".join(", ".join(f"{k}: {v}" for k, v in result.items()) for _, result in results)
-    return behind, f"{told[0].upper()}{told[1:]}."
+    return behind, [", ".join(f"{k}: {v}" for k, v in result.items()) for _, result in results]
+
+
+def _told(results: Sequence[str]) -> str:
+    told = "; ".join(results)
+    return f"{told[0].upper()}{told[1:]}."

@@ -29,7 +29,7 @@ ANIMALS = (
     "bear", "cat", "dog", "eagle", "fox", "goat", "horse", "lion", "mouse", "owl", "rabbit", "wolf",
 )  # fmt: skip
 THINGS = (
-    "book", "chair", "door", "key", "lamp", "table", "window", "bottle", "clock", "phone", "ring",
+    "book", "chair", "door", "key", "lamp", "table", "window", "bottle", "clock", "piano", "ring",
     "shoe", "train", "umbrella", "house", "tree",
 )  # fmt: skip
 WORDS = (*FRUITS, *ANIMALS, *THINGS)

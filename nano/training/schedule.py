@@ -7,12 +7,14 @@ from dataclasses import dataclass
 STAGES = (
     ("echo", 110, 0.25), ("lists", 130, 0.25), ("facts", 80, 0.25), ("grid", 180, 0.25),
     ("at", 100, 0.25), ("where", 140, 0.25), ("match", 180, 0.25), ("place", 120, 0.25),
-    ("compare", 100, 0.25), ("mirror", 200, 0.25), ("mixed", 160, 0.25), ("all", 478, 0.5),
-    ("tasks", 442, 0.5), ("again", 140, 0.5), ("rest", 140, 0.5), ("sorting", 140, 0.5),
-    ("rest", 120, 0.5), ("seeing", 140, 0.5), ("reckoning", 140, 0.5), ("looking", 120, 0.5),
-    ("last", 600, 0.5), ("long", 400, 0.75),
+    ("kinds", 110, 0.25), ("compare", 120, 0.25), ("mirror", 200, 0.25), ("mixed", 180, 0.25),
+    ("all", 440, 0.5), ("tasks", 400, 0.5), ("again", 140, 0.5), ("rest", 100, 0.5),
+    ("sorting", 140, 0.5), ("rest", 100, 0.5), ("seeing", 160, 0.5), ("reckoning", 160, 0.5),
+    ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 100, 0.5), ("counting", 220, 0.5),
+    ("ordering", 220, 0.5), ("summing", 120, 0.5), ("finding", 120, 0.5), ("last", 540, 0.5),
+    ("long", 420, 0.75),
 )  # fmt: skip
-HELD = ("reckoning", "looking")  # in these the rate stays where it is
+HELD = ("counting", "ordering", "summing", "finding")  # in these the rate stays where it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Plan:
     threads: int = 2  # each takes passes of its own
     rate: float = 3e-3
     warm_up: int = 30  # steps
-    hold: int = 1505  # steps at this rate; then it falls with the tokens left, but in HELD
+    hold: int = 1660  # steps at this rate; then it falls with the tokens left, but in HELD
     prompt_weight: float = 0.05  # of ids that the model only reads, in the drills
     clip: float = 1.0
 

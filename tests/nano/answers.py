@@ -12,9 +12,10 @@ ITEM = re.compile(r"\b(?:" + "|".join([*NAMES, *CITIES, *WORDS]) + r"|\d+|[a-z])
 LETTER = re.compile(
     r"letters? ([a-z])\b|\b([a-z])'s\b|\b([a-z]) (?:are|in|appear)\b|is ([a-z]) in", re.IGNORECASE
 )
+DECIMAL = r"\d+(?:\.\d+)?"
 WORKING = re.compile(
-    r"(?:(\S+) and (\S+): )?(?:(\d+) is \3, )?(\d+) and (\d+): (\d+)"
-)  # filled up, the same whole part, what decides
+    rf"({DECIMAL}) and ({DECIMAL}): (?:(\d+) is \3, (\d+) and (\d+): )?({DECIMAL})"
+)  # filled up, the same whole part and the fractions, what decides
 FIELD = r"age|city|colour|pet|fruit|price|score"
 ROW = re.compile(rf"\w+ \||\w+(?::| has) (?:{FIELD}) \w")
 TOLD = re.compile(r"number of the (\w+) is (\d+)")
@@ -44,12 +45,12 @@ def comparison(question, answer):
 
 
 def _compared(working, a, b, up):
-    """The two as they are filled up, and what is looked at."""
+    """The two as they are filled up, and which of them, or of their fractions, it is."""
     if working is None:
         return False
-    filled, (left, right, found) = working.groups()[:2], map(int, working.groups()[-3:])
-    same = filled == (None, None) or [*map(Decimal, filled)] == [Decimal(a), Decimal(b)]
-    return same and left != right and found == (max if up else min)(left, right)
+    left, right, _, *parts, found = (each and Decimal(each) for each in working.groups())
+    looked = (left, right) if parts == [None, None] else tuple(parts)
+    return (left, right) == (Decimal(a), Decimal(b)) and found == (max if up else min)(looked)
 
 
 def items(text):
@@ -70,7 +71,8 @@ def sort(question, answer):
         re.search(r"large to|descend|largest|high to", question, re.IGNORECASE),
     )
     key = int if found[0].isdigit() else str
-    return items(answer) == sorted(found, key=key, reverse=bool(down))
+    behind = answer.rpartition("So ")[2]
+    return items(behind) == sorted(found, key=key, reverse=bool(down))
 
 
 def count(question, answer):

@@ -31,15 +31,6 @@ def mirrored(sample, answer):
     return " ".join(items[::-1]) in asked(sample).replace(",", "")
 
 
-def ordered(sample, answer):
-    found, question = answer.split(", "), asked(sample)
-    key = int if found[0].isdigit() else str
-    down = re.search(r"large to|descend|largest|high to", question)
-    right = found == sorted(found, key=key, reverse=bool(down))
-    given = question.rpartition(": ")[2] if ": " in question else question
-    return right and set(found) == set(re.findall(r"\d+|\w+", given)[-len(found) :])
-
-
 def looked_up(sample, answer):
     table, _, names = asked(sample).rpartition("\n")
     cells = dict(cell.split(": ") for cell in table.replace("\n", ", ").split(", "))
@@ -54,9 +45,10 @@ def spelt(sample, answer):
 
 
 def compared(sample, answer):
-    pairs = re.findall(r"(\d+) and (\d+)", asked(sample))
-    pick = max if "bigger" in asked(sample) else min
-    return answer == ", ".join(f"{a} and {b}: {pick(int(a), int(b))}" for a, b in pairs)
+    pairs = re.findall(r"([\w.]+) and ([\w.]*\w)", asked(sample))
+    words, pick = "alphabet" in asked(sample), max if "bigger" in asked(sample) else min
+    key = str if words else float
+    return answer == ", ".join(f"{a} and {b}: {pick(a, b, key=key)}" for a, b in pairs)
 
 
 def numbered(sample, answer):
@@ -88,6 +80,23 @@ def described(sample, answer):
     image = shown(sample)["image"]
     cells = [colour_of_cell(image, *divmod(n, 3)) for n in range(9)]
     return [one.split()[0] for one in answer.split(", ")] == cells
+
+
+def told_by_kind(sample, answer):
+    """Every shape's colour once, and of one kind in reading order; a kind without any has none."""
+    image = shown(sample)["image"]
+    cells = [colour_of_cell(image, *divmod(n, 3)) for n in range(9)]
+    there = [colour for colour in cells if colour != "none"]
+    by_kind = [part.split(": ")[1].split() for part in answer.split(", ")]
+    told = [colour for colours in by_kind for colour in colours if colours != ["none"]]
+    kinds = ", ".join(part.split(": ")[0] for part in answer.split(", "))
+    ordered = all(_within(colours, there) for colours in by_kind if colours != ["none"])
+    return kinds in asked(sample) and Counter(told) == Counter(there) and ordered
+
+
+def _within(part, whole):
+    left = iter(whole)
+    return all(one in left for one in part)
 
 
 def found_at(sample, answer):
@@ -134,17 +143,17 @@ def colour_of_cell(image, row, column):
 
 
 CHECKERS = {
-    "echo": repeated, "items": repeated, "mirror": mirrored, "order": ordered, "rows": looked_up,
+    "echo": repeated, "items": repeated, "mirror": mirrored, "rows": looked_up,
     "spell": spelt, "sums": summed, "grid": described, "film": filmed, "compare": compared,
     "facts": numbered, "match": matched, "at": found_at, "where": found_where,
-    "place": found_where,
+    "place": found_where, "kinds": told_by_kind,
 }  # fmt: skip
 WRONG = {
-    "echo": "apple", "items": "1, 2", "mirror": "apple, 1000", "order": "2, 1",
+    "echo": "apple", "items": "1, 2", "mirror": "apple, 1000",
     "rows": "Anna: 1000", "spell": "apple: a p l e", "sums": "3 + 4 = 8", "grid": "red circle",
     "film": "1 mauve", "compare": "3 and 4: 3", "facts": "the number of the key is 1000",
     "match": "weather: get_time", "at": "top: mauve circle", "where": "mauve circle: top",
-    "place": "mauve circle: top",
+    "place": "mauve circle: top", "kinds": "stars: mauve",
 }  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def test_the_stages_follow_each_other():
     assert [plan.stage(n) for n in begins[:-1]] == names
     assert [plan.stage(n - 1) for n in begins[1:]] == names
     assert {*names} == {*mix.STAGES}
-    assert [plan.batch(n) for n in (0, 1500, plan.steps - 1)] == [2048, 4096, 6144]
+    assert [plan.batch(n) for n in (0, 1700, plan.steps - 1)] == [2048, 4096, 6144]
     assert plan.left(plan.steps - 2) == 2 * 6144
     assert plan.left(100) == sum(plan.batch(n) for n in range(100, plan.steps))
     assert plan.left(plan.steps) == 0

@@ -1,0 +1,73 @@
+"""Sort numbers or words, by merging: pairs first, then always the better one of two in front.
+
+working   58, 2, 82, 9 -> 58 and 2: 2 < 58, 82 and 9: 9 < 82. 2 and 9: 2, 58 and 9: 9,
+          58 and 82: 58. So 2, 9, 58, 82.
+
+Each step is one look at two things that stand next to each other. In instant mode the steps stand
+in the answer.
+"""
+
+from collections.abc import Sequence
+
+from nano.data.draw import Draw
+from nano.data.sample import Sample, natural, said
+from nano.data.words import WORDS
+
+SORT = ("Sort: {0}", "Sort these numbers: {0}", "Put these in order: {0}",
+    "Sort from small to large: {0}", "Order these numbers: {0}",
+        "Sort the list {0}", "Sort in ascending order: {0}")  # fmt: skip
+DESCEND = (
+    "Sort from large to small: {0}",
+    "Sort in descending order: {0}",
+    "Sort these numbers, the largest first: {0}",
+    "Order from high to low: {0}",
+)
+ALPHABET = (
+    "Sort these words: {0}",
+    "Sort alphabetically: {0}",
+    "Put these words in alphabetical order: {0}",
+    "Order these words by the alphabet: {0}",
+)
+
+
+def sorting(draw: Draw) -> Sample:
+    """Three or four numbers up or down, or words by the alphabet."""
+    words, down = draw.chance(0.35), draw.chance(0.3)
+    items = draw.mine(lambda: _sortable(draw, words), " ".join)
+    asks = ALPHABET if words else DESCEND if down else SORT
+    found = sorted(items) if words else sorted(items, key=int, reverse=down)
+    question = natural(draw, draw.pick(asks).format(", ".join(items)), polite=False)
+    working = merged(items, found, "<" if words or not down else ">")
+    if draw.chance(0.5):
+        return said("sort", question, ", ".join(found), working)
+    return said("sort", question, f"{working} So {', '.join(found)}.")
+
+
+def merged(items: Sequence[str], found: Sequence[str], sign: str) -> str:
+    """The working: `found` are the items in their order, `sign` stands between two of them."""
+    pairs, told = [], []
+    for pair in (items[:2], items[2:]):
+        ordered = sorted(pair, key=found.index)
+        pairs.append(ordered)
+        restated = f"{' and '.join(pair)}: " if len(pair) > 1 else ""
+        told.append(f"{restated}{f' {sign} '.join(ordered)}")
+    left, right = pairs
+    looks = []
+    while left and right:
+        first = left if found.index(left[0]) < found.index(right[0]) else right
+        looks.append(f"{left[0]} and {right[0]}: {first[0]}")
+        del first[0]
+    return f"{', '.join(told)}. {', '.join(looks)}."
+
+
+def _sortable(draw: Draw, words: bool) -> list[str]:
+    """Different items; words by their first letters."""
+    count = draw.number(3, 4)
+    if not words:
+        return [str(n) for n in draw.some(range(100), count)]
+    return draw.some(by_initial(draw), count)
+
+
+def by_initial(draw: Draw) -> list[str]:
+    """One word for each letter that words begin with."""
+    return [*{word[0]: word for word in draw.some(WORDS, len(WORDS))}.values()]

@@ -1,0 +1,106 @@
+"""Whether each step of a working is right by itself, and follows from the question.
+
+Shares nothing with nano/data. Each checker takes (question, working); a working may have the answer
+behind it.
+"""
+
+import operator
+import re
+
+from tests.nano.answers import items
+
+SIGNS = {"+": operator.add, "-": operator.sub, "×": operator.mul}
+LOOK = re.compile(r"(\w+) and (\w+): (\w+)")
+
+
+def summed(question, working):
+    """Place by place, as column arithmetic has it; what is known by heart has no places."""
+    a, sign, b = re.match(r"(\d+) ([-+×]) (\d+)", working).groups()
+    a, b = int(a), int(b)
+    value = SIGNS[sign](a, b)
+    if {*map(int, re.findall(r"\d+", question))} != {a, b}:
+        return False
+    if ":" not in working:
+        return working.rstrip(".") == f"{a} {sign} {b} = {value}"
+    places = {"+": _added, "-": _taken, "×": _multiplied}[sign](a, b)
+    told = ", tens ".join(places)
+    return working == f"{a} {sign} {b}: ones {told}. So {value}."
+
+
+def _added(a, b):
+    ones = a % 10 + b % 10
+    yield f"{a % 10}+{b % 10}={ones}"
+    if max(a, b) > 9:
+        carry = ones > 9
+        yield f"{a // 10}+{b // 10}{'+1' * carry}={a // 10 + b // 10 + carry}"
+
+
+def _taken(a, b):
+    lent = a % 10 < b % 10
+    seen = f"{a % 10}-{b % 10}, 1" * lent
+    yield f"{seen}{a % 10}-{b % 10}={a % 10 + 10 * lent - b % 10}"
+    if a > 9:
+        yield f"{a // 10}-{b // 10}{'-1' * lent}={a // 10 - b // 10 - lent}"
+
+
+def _multiplied(a, b):
+    ones, tens = a % 10 * b, a // 10 * b
+    yield f"{a % 10}×{b}={ones}"
+    if a > 9:
+        carry = ones // 10
+        yield f"{a // 10}×{b}={tens}" + (f", {tens}+{carry}={tens + carry}" if carry else "")
+
+
+def merged(question, working):
+    """Pairs in order; then of each two the right one, both at the front of what is left."""
+    down = re.search(r"large to|descend|largest|high to", question, re.IGNORECASE)
+    given = items(question)
+    pick = (max if down else min) if given[0].isdigit() else min
+    key = int if given[0].isdigit() else str
+    pairs, looks = working.partition(" So ")[0].rstrip(".").split(". ")
+    sign = " > " if down and key is int else " < "
+    left, right = (part.split(": ")[-1].split(sign) for part in pairs.split(", "))
+    if [*left, *right] != [*_in_order(given[:2], pick, key), *_in_order(given[2:], pick, key)]:
+        return False
+    for look in looks.split(", "):
+        if not left or not right:
+            return False
+        a, b, found = LOOK.fullmatch(look).groups()
+        if (a, b, found) != (left[0], right[0], pick(a, b, key=key)):
+            return False
+        (left if found == a else right).pop(0)
+    return not left or not right
+
+
+def _in_order(pair, pick, key):
+    first = pick(pair, key=key)
+    return [first, *(one for one in pair if one != first)]
+
+
+def counted(_, working):
+    """The number behind each item counts one kind only, from 0 or 1."""
+    listed, _, told = working.partition(". So ")
+    if re.match(r"\d+ \w+(, |$)", listed):  # all of them: the number stands before its item
+        numbers = [int(part.split()[0]) for part in listed.split(", ")]
+        return numbers == [*range(1, len(numbers) + 1)] and told == f"{len(numbers)}."
+    before, kinds = 0, {True: set(), False: set()}
+    for item, number in (part.split() for part in listed.split(", ")):
+        kinds[int(number) > before].add(item)
+        if int(number) - before not in (0, 1):
+            return False
+        before = int(number)
+    return len(kinds[True]) <= 1 and not kinds[True] & kinds[False] and told == f"{before}."
+
+
+def lettered(question, working):
+    """The same of the letters of the word, or the letters alone."""
+    if "So" not in working:
+        return working.replace(" ", "") in question
+    letters = "".join(part.split()[0] for part in working.partition(".")[0].split(", "))
+    return letters in question and counted(question, working)
+
+
+WORKINGS = {
+    "arithmetic": summed, "large sums": summed, "sort": merged, "count": counted,
+    "letters": lettered,
+}  # fmt: skip
