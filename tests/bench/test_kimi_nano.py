@@ -21,7 +21,7 @@ REACHED = {
     "identity": 1.0, "small talk": 0.93, "system prompt": 0.94, "refusal": 0.98,
     "arithmetic": 0.98, "large sums": 0.99, "comparison": 0.98, "copy": 0.98, "reverse": 0.97,
     "sort": 0.72, "count": 0.91, "letters": 0.92, "table": 0.98, "needle 200": 1.0,
-    "needle 1000": 1.0, "needle 3000": 1.0, "picture": 0.95, "clip": 1.0, "one call": 0.99,
+    "needle 1000": 1.0, "needle 3000": 0.96, "picture": 0.95, "clip": 1.0, "one call": 0.99,
     "two calls": 1.0, "tool result": 0.94, "no call": 0.73,
 }  # fmt: skip
 FEW, MANY = 10, 100  # conversations of each family
