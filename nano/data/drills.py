@@ -32,6 +32,7 @@ from nano.data.numbers import WHOLE, choice, decimal, known
 from nano.data.order import by_initial
 from nano.data.pictures import (
     GROUNDS,
+    NONE,
     PLACES,
     SHAPES,
     Scene,
@@ -58,7 +59,6 @@ NUMBERS = ("What are the numbers of {0}?", "Numbers of {0}?", "List the numbers 
 AT = ("What is at the {0}?", "Name what is at the {0}.")
 WHERE = ("Where are the {0}?", "Name the places of the {0}.")
 ROWS = ("Look up the {0} of {1}.", "What is the {0} of {1}?", "{0}: {1}?")
-EMPTY = "none"
 _WORDS = tuple(dict.fromkeys(ALL))
 
 
@@ -145,7 +145,7 @@ def grid(draw: Draw) -> Sample:
     """Nine cells, all full or some empty."""
     scene = _full(draw, 1.0 if draw.chance(0.5) else 0.6)
     shown = {shape.place: shape.name for shape in scene.shapes}
-    return _seen(draw, "grid", scene, draw.pick(GRID), [shown.get(n, EMPTY) for n in range(9)])
+    return _seen(draw, "grid", scene, draw.pick(GRID), [shown.get(n, NONE) for n in range(9)])
 
 
 def at(draw: Draw) -> Sample:
@@ -154,7 +154,7 @@ def at(draw: Draw) -> Sample:
     shown = {shape.place: shape.name for shape in scene.shapes}
     asked = draw.some(range(9), draw.number(2, 6))
     question = draw.pick(AT).format(", ".join(PLACES[n] for n in asked))
-    told = [f"{PLACES[n]}: {shown.get(n, EMPTY)}" for n in asked]
+    told = [f"{PLACES[n]}: {shown.get(n, NONE)}" for n in asked]
     return _seen(draw, "at", scene, question, told)
 
 

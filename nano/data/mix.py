@@ -7,7 +7,7 @@
     tasks           the same with few drills: what lags behind has the place of the others
     again           lists above all, which the stages since the first had spoilt
     rest            as before; in sorting .. looking one kind of task above all
-    last            everything again, weighed by what is still wrong
+    last            everything again, weighed by what is still wrong; counting .. finding as above
     long            the same, and contexts up to 3,000 tokens
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.

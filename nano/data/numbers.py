@@ -218,12 +218,8 @@ def _pair(draw: Draw) -> tuple[str, str]:
 
 def decimal(draw: Draw, whole: int) -> str:
     """A number with one or two digits behind its point, the last one not 0."""
-    return f"{whole}.{_part(draw)}"
-
-
-def _part(draw: Draw) -> str:
     tens = str(draw.number(0, 9)) if draw.chance(0.5) else ""
-    return f"{tens}{draw.number(1, 9)}"
+    return f"{whole}.{tens}{draw.number(1, 9)}"
 
 
 def _places(text: str) -> tuple[str, str]:

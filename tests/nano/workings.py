@@ -77,14 +77,23 @@ def _in_order(pair, pick, key):
     return [first, *(one for one in pair if one != first)]
 
 
-def counted(_, working):
-    """The number behind each item counts one kind only, from 0 or 1."""
+def counted(question, working):
+    """The items as they were given; the number behind each counts one kind only, from 0 or 1."""
     listed, _, told = working.partition(". So ")
+    parts = [part.split() for part in listed.split(", ")]
     if re.match(r"\d+ \w+(, |$)", listed):  # all of them: the number stands before its item
-        numbers = [int(part.split()[0]) for part in listed.split(", ")]
-        return numbers == [*range(1, len(numbers) + 1)] and told == f"{len(numbers)}."
+        right = [number for number, _ in parts] == [str(n + 1) for n in range(len(parts))]
+        return (
+            right
+            and ", ".join(item for _, item in parts) in question
+            and told == f"{parts[-1][0]}."
+        )
+    return ", ".join(item for item, _ in parts) in question and _rising(parts, told)
+
+
+def _rising(parts, told):
     before, kinds = 0, {True: set(), False: set()}
-    for item, number in (part.split() for part in listed.split(", ")):
+    for item, number in parts:
         kinds[int(number) > before].add(item)
         if int(number) - before not in (0, 1):
             return False
@@ -96,11 +105,24 @@ def lettered(question, working):
     """The same of the letters of the word, or the letters alone."""
     if "So" not in working:
         return working.replace(" ", "") in question
-    letters = "".join(part.split()[0] for part in working.partition(".")[0].split(", "))
-    return letters in question and counted(question, working)
+    listed, _, told = working.partition(". So ")
+    parts = [part.split() for part in listed.split(", ")]
+    return "".join(letter for letter, _ in parts) in question and _rising(parts, told)
+
+
+def row_told(question, working):
+    """In thinking mode the whole row: all its cells, of the name that is asked for."""
+    name, _, told = working.rstrip(".").partition(": ")
+    cells = [pair.rpartition(" ")[::2] for pair in told.split(", ")]
+    for line in question.replace(". ", "\n").split("\n"):
+        if line == f"{name} | " + " | ".join(value for _, value in cells):
+            return f"name | {' | '.join(field for field, _ in cells)}" in question
+        if line.rstrip(".") in (f"{name}: {told}", f"{name} has {told}"):
+            return True
+    return False
 
 
 WORKINGS = {
     "arithmetic": summed, "large sums": summed, "sort": merged, "count": counted,
-    "letters": lettered,
+    "letters": lettered, "table": row_told,
 }  # fmt: skip
