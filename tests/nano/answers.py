@@ -96,13 +96,13 @@ def letters(question, answer):
 
 def needle(question, answer):
     known = dict(TOLD.findall(question))
-    ask = re.search(r"(?:of|has) the (\w+)", _ask_line(question))
+    ask = re.search(r"(?:of|has) the (\w+)", ask_line(question))
     return known[ask[1]] == re.findall(r"\d+", answer)[-1]
 
 
 def table(question, answer):
     """The cell whose row and whose field are asked for; `answer` ends with its value."""
-    asked, lines = _ask_line(question), question.replace(". ", "\n").split("\n")
+    asked, lines = ask_line(question), question.replace(". ", "\n").split("\n")
     name = next(name for name in NAMES if re.search(rf"\b{name}\b", asked, re.IGNORECASE))
     field = re.search(FIELD, asked)[0]
     row = next(line for line in lines if line.startswith(name) and ROW.match(line))
@@ -113,7 +113,7 @@ def table(question, answer):
     return bool(re.search(rf"\b{field} {value}\b", row))
 
 
-def _ask_line(question):
+def ask_line(question):
     """The question stands behind what it is about, or before it."""
     first, *_, last = question.split("\n")
     return first if ROW.match(last) or TOLD.search(last) else last

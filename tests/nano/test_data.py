@@ -79,6 +79,7 @@ def test_workings_are_right_step_by_step(family):
         ("count", "Count pear in this list: pear, plum", "pear 1, key 1. So 1."),
         ("table", "name | age | pet\nAnna | 3 | cat\nAnna: age?", "Anna: age 3"),
         ("table", "Anna: age 3, pet cat\nBen: age 4, pet dog\nAnna: age?", "Anna: age 4, pet dog"),
+        ("table", "Anna: age 3, pet cat\nBen: age 4, pet dog\nAnna: age?", "Ben: age 4, pet dog"),
         ("letters", "How many r are in pear?", "p 0, e 0, a 0, r 1. So 0."),
         ("letters", "How many r are in pear?", "p 0, e 0, r 1. So 1."),
     ],

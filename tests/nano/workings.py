@@ -7,7 +7,7 @@ behind it.
 import operator
 import re
 
-from tests.nano.answers import items
+from tests.nano.answers import ask_line, items
 
 SIGNS = {"+": operator.add, "-": operator.sub, "×": operator.mul}
 LOOK = re.compile(r"(\w+) and (\w+): (\w+)")
@@ -113,6 +113,8 @@ def lettered(question, working):
 def row_told(question, working):
     """In thinking mode the whole row: all its cells, of the name that is asked for."""
     name, _, told = working.rstrip(".").partition(": ")
+    if name.lower() not in ask_line(question).lower():
+        return False
     cells = [pair.rpartition(" ")[::2] for pair in told.split(", ")]
     for line in question.replace(". ", "\n").split("\n"):
         if line == f"{name} | " + " | ".join(value for _, value in cells):
