@@ -3,6 +3,8 @@
     echo     a long list, again                looking one token further than the last match
     items    lists of numbers and commas       looking past what stands between, and for
              decimals                          two tokens that follow each other
+    times    times of the day, again           the same, where each has the same colon
+    tally    long counts of few kinds          the same or another, at every item
     mirror   a list from its end               looking one token before
     compare  the first of two, many times      knowing how large numbers are, and the alphabet
     rows     many values of one table          matching a name
@@ -26,7 +28,7 @@ from dataclasses import replace
 
 from nano.data.clips import animated, in_order, in_turn
 from nano.data.draw import Draw
-from nano.data.lists import COPY, REVERSE
+from nano.data.lists import ALPHABET, COPY, REVERSE, TIMES, marked
 from nano.data.lookup import FIELDS, NEEDLE, a_number
 from nano.data.numbers import WHOLE, choice, decimal, known
 from nano.data.order import by_initial
@@ -45,7 +47,7 @@ from nano.data.pictures import (
 from nano.data.sample import Sample, said
 from nano.data.shelf import SHELF
 from nano.data.tools import NO_TOOL, a_call
-from nano.data.words import ALL, LETTERED, NAMES, THINGS
+from nano.data.words import ALL, LETTERED, NAMES, THINGS, WORDS
 
 GRID = ("List the cells.", "Describe all nine cells.", "What is in each cell?")
 EACH = ("{0}", "Calculate {0}.", "What is {0}?")
@@ -73,6 +75,21 @@ def items(draw: Draw) -> Sample:
     chosen = _decimals(draw, 10) if draw.chance(0.25) else _different(draw)
     text = draw.pick((", ", ", ", ", ", " ")).join(chosen[: draw.number(4, 16)])
     return said("items", draw.pick(COPY).format(text), text)
+
+
+def times(draw: Draw) -> Sample:
+    """Times of the day; their hours are different."""
+    hours = draw.some(range(24), draw.number(2, 8))
+    text = ", ".join(f"{hour:02d}:{draw.number(0, 59):02d}" for hour in hours)
+    return said("times", draw.pick(COPY).format(text), text)
+
+
+def tally(draw: Draw) -> Sample:
+    """How often one of two or three letters or words comes."""
+    kinds = draw.some(draw.pick((ALPHABET, ALPHABET, WORDS)), draw.number(2, 3))
+    listed = [draw.pick(kinds) for _ in range(draw.number(6, 14))]
+    question = draw.pick(TIMES).format(", ".join(listed), kinds[0])
+    return said("tally", question, marked(listed, kinds[0]))
 
 
 def mirror(draw: Draw) -> Sample:

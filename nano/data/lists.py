@@ -41,6 +41,7 @@ SPELL = (
 LETTER = ("How many {1} are in {0}?", "How many times is {1} in the word {0}?",
     "How many letters {1} are in {0}?", "Count the letter {1} in {0}.",
           "How many {1}'s are in {0}?", "How often does {1} appear in {0}?")  # fmt: skip
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 MARKS = ("{0}", "{0}", '"{0}"', "'{0}'")
 
 
@@ -71,9 +72,9 @@ def counting(draw: Draw) -> Sample:
         items, wanted = draw.mine(lambda: _repeated(draw), lambda made: " ".join(made[0]))
         question = draw.pick(TIMES).format(", ".join(items), wanted)
         count = items.count(wanted)
-        thought = _marked(items, wanted)
+        thought = marked(items, wanted)
     if draw.chance(0.5):
-        return said("count", natural(draw, question), str(count), thought)
+        return said("count", natural(draw, question), f"So {count}.", thought)
     return said("count", natural(draw, question), thought)  # it counts aloud
 
 
@@ -86,15 +87,15 @@ def letters(draw: Draw) -> Sample:
         return said("letters", question, spelt, spelt if thinking else None)
     word, wanted = draw.mine(lambda: _lettered(draw), "/".join)
     question = natural(draw, _quoted(draw, LETTER, word, wanted))
-    counted = _marked(word, wanted)
+    counted = marked(word, wanted)
     if draw.chance(0.5):
-        return said("letters", question, str(word.count(wanted)), counted)
+        return said("letters", question, f"So {word.count(wanted)}.", counted)
     return said("letters", question, counted)  # it counts aloud
 
 
 def _lettered(draw: Draw) -> tuple[str, str]:
     word = draw.pick(LETTERED)
-    return word, draw.pick(word) if draw.chance(0.75) else draw.pick("aeinorst")
+    return word, draw.pick(word if draw.chance(0.75) else ALPHABET)
 
 
 def _quoted(draw: Draw, asks: Sequence[str], word: str, *more: str) -> str:
@@ -107,13 +108,13 @@ def _items(draw: Draw, least: int, most: int) -> list[str]:
     if kind == "digits":
         return [str(number) for number in draw.some(range(100), count)]
     pool: Sequence[str] = {
-        "words": WORDS, "names": NAMES, "letters": "abcdefghijklmnopqrstuvwxyz", "cities": CITIES,
+        "words": WORDS, "names": NAMES, "letters": ALPHABET, "cities": CITIES,
     }[kind]  # fmt: skip
     return draw.some(pool, count)
 
 
 def _repeated(draw: Draw) -> tuple[list[str], str]:
-    kinds = draw.some(WORDS, draw.number(2, 3))
+    kinds = draw.some(draw.pick((WORDS, WORDS, ALPHABET)), draw.number(2, 3))
     items = [draw.pick(kinds) for _ in range(draw.number(3, 6))]
     return items, kinds[0]
 
@@ -122,7 +123,8 @@ def _numbered(items: Sequence[str]) -> str:
     return ", ".join(f"{n} {item}" for n, item in enumerate(items, 1))
 
 
-def _marked(items: Sequence[str], wanted: str) -> str:
+def marked(items: Sequence[str], wanted: str) -> str:
+    """The working of a count: behind every item how many there were."""
     told, count = [], 0
     for item in items:
         count += item == wanted

@@ -7,8 +7,9 @@
     tasks           the same with few drills: what lags behind has the place of the others
     again           lists above all, which the stages since the first had spoilt
     rest            as before; in sorting .. looking one kind of task above all
-    last            everything again, weighed by what is still wrong; counting .. finding as above
-    long            the same, and contexts up to 3,000 tokens
+    last            everything again, weighed by what is still wrong; counting .. calling as above
+    end             the same, with more of what was wrong then
+    long            the same, and more contexts of up to 3,000 tokens
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -52,7 +53,8 @@ FAMILIES: Mapping[str, Make] = {
 }
 
 DRILLS: Mapping[str, Make] = {
-    "echo": drills.echo, "items": drills.items, "mirror": drills.mirror,
+    "echo": drills.echo, "items": drills.items, "times": drills.times, "tally": drills.tally,
+    "mirror": drills.mirror,
     "compare": drills.compare, "rows": drills.rows,
     "facts": drills.facts, "match": drills.match, "spell": drills.spell, "sums": drills.sums,
     "grid": drills.grid, "at": drills.at, "where": drills.where, "place": drills.place,
@@ -65,37 +67,40 @@ def _part(share: float, odds: Mapping[str, float]) -> dict[str, float]:
 
 
 _ALL = {
-    "identity": 3, "small talk": 2, "system prompt": 4, "refusal": 4, "arithmetic": 11,
+    "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 4, "arithmetic": 11,
     "large sums": 6, "comparison": 7, "copy": 2, "reverse": 5, "sort": 8, "count": 5, "letters": 5,
     "table": 5, "needle 200": 4, "needle 1000": 0.5, "picture": 15, "clip": 5, "one call": 6,
-    "two calls": 6, "tool result": 3, "no call": 7,
+    "two calls": 6, "tool result": 5, "no call": 7,
 }  # fmt: skip
 _DRILLS = {
     "items": 5, "mirror": 4, "compare": 5, "rows": 2, "facts": 2, "match": 3, "spell": 3,
-    "sums": 4, "grid": 3, "at": 2, "where": 3, "kinds": 3, "film": 2,
+    "sums": 4, "times": 2, "grid": 3, "at": 2, "where": 3, "kinds": 3, "film": 2,
 }  # fmt: skip
 _TASKS = {
-    "identity": 2, "small talk": 2, "system prompt": 4, "refusal": 3, "arithmetic": 11,
+    "identity": 2, "small talk": 4, "system prompt": 6, "refusal": 3, "arithmetic": 11,
     "large sums": 7, "comparison": 8, "copy": 4, "reverse": 9, "sort": 10, "count": 7, "letters": 8,
     "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 24, "clip": 8, "one call": 4,
-    "two calls": 5, "tool result": 4, "no call": 6, "items": 3, "compare": 4, "rows": 1,
+    "two calls": 5, "tool result": 7, "no call": 7, "items": 3, "compare": 4, "rows": 1,
     "facts": 0.5, "match": 1, "spell": 3, "sums": 3, "grid": 3, "at": 1, "kinds": 2, "film": 3,
+    "times": 1.5,
 }  # fmt: skip
 _REST = _TASKS | {
-    "items": 4, "rows": 2, "compare": 6, "copy": 5, "table": 8, "identity": 1, "small talk": 1,
-    "refusal": 2, "system prompt": 4,
+    "items": 4, "rows": 2, "compare": 6, "copy": 5, "table": 8, "identity": 1, "small talk": 3,
+    "refusal": 2, "system prompt": 5,
 }  # fmt: skip
 _LAST = {
-    "identity": 2, "small talk": 2, "system prompt": 6, "refusal": 3, "arithmetic": 11,
+    "identity": 2, "small talk": 4, "system prompt": 8, "refusal": 3, "arithmetic": 11,
     "large sums": 7, "comparison": 9, "copy": 5, "reverse": 10, "sort": 13, "count": 8,
-    "letters": 8, "table": 11, "needle 200": 3, "needle 1000": 0.6, "picture": 28, "clip": 12,
-    "one call": 4, "two calls": 5, "tool result": 5, "no call": 7, "items": 3, "compare": 4,
-    "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "kinds": 2, "film": 4,
+    "letters": 8, "table": 11, "needle 200": 3, "needle 1000": 0.6, "needle 3000": 0.2,
+    "picture": 28, "clip": 12, "one call": 4, "two calls": 5, "tool result": 9, "no call": 8,
+    "items": 3, "compare": 4, "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "kinds": 2,
+    "film": 4, "times": 1,
 }  # fmt: skip
+_END = _LAST | {"letters": 16, "count": 9, "tally": 8, "table": 13}
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
     "lists": {"items": 5, "rows": 4, "echo": 1.5},
-    "facts": {"facts": 7, "rows": 1, "items": 1.5},
+    "facts": {"facts": 5, "rows": 2, "items": 3},
     "grid": {"grid": 7, "film": 1, "facts": 1, "rows": 1, "items": 1.5},
     "at": {"at": 7, "grid": 2, "film": 1, "facts": 1, "rows": 1, "items": 1.5},
     "where": {"where": 8, "at": 1.5, "grid": 1.5, "facts": 0.7, "rows": 0.7, "items": 1.5},
@@ -110,7 +115,7 @@ STAGES: Mapping[str, Mapping[str, float]] = {
         "grid": 0.5, "facts": 0.5, "rows": 0.5},
     "mixed": _part(0.2, _ALL) | {
         "items": 4, "mirror": 5, "compare": 5, "rows": 2, "facts": 2, "match": 3, "spell": 5,
-        "sums": 6, "sort": 6, "grid": 2, "at": 2, "where": 3, "kinds": 2, "film": 3},
+        "sums": 6, "times": 2, "sort": 6, "grid": 2, "at": 2, "where": 3, "kinds": 2, "film": 3},
     "all": _ALL | _DRILLS,
     "tasks": _TASKS,
     "again": _part(0.4, _TASKS) | {
@@ -135,10 +140,18 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "finding": _part(0.3, _LAST) | {
         "table": 40, "reverse": 35, "tool result": 12, "two calls": 8, "sort": 12, "rows": 5,
         "items": 5},
+    "spelling": _part(0.3, _LAST) | {
+        "letters": 70, "tally": 30, "count": 15, "spell": 3},
+    "watching": _part(0.3, _LAST) | {
+        "picture": 80, "clip": 15, "film": 4, "kinds": 6, "grid": 4},
+    "calling": _part(0.3, _LAST) | {
+        "no call": 25, "tool result": 45, "two calls": 12, "one call": 8, "system prompt": 18,
+        "small talk": 12, "times": 4},
     "last": _LAST,
-    "long": _LAST | {
-        "needle 1000": 1.8, "needle 3000": 0.8, "sort": 20, "table": 14, "tool result": 9,
-        "count": 10, "picture": 24},
+    "end": _END,
+    "long": _END | {
+        "needle 1000": 1.8, "needle 3000": 1.1, "sort": 13, "table": 24, "tool result": 11,
+        "picture": 38, "reverse": 13, "comparison": 11},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

@@ -1,10 +1,10 @@
-"""Sort numbers or words, by merging: pairs first, then always the better one of two in front.
+"""Sort numbers or words by a sorting network: which two are looked at never depends on them.
 
-working   58, 2, 82, 9 -> 58 and 2: 2 < 58, 82 and 9: 9 < 82. 2 and 9: 2, 58 and 9: 9,
-          58 and 82: 58. So 2, 9, 58, 82.
+working   58, 2, 82, 9 -> 58 and 2: 2 < 58. 82 and 9: 9 < 82. 2 and 9: 2 < 9.
+          58 and 82: 58 < 82. 9 and 58: 9 < 58. So 2, 9, 58, 82.
 
-Each step is one look at two things that stand next to each other. In instant mode the steps stand
-in the answer.
+Each step orders two things that stand next to each other, and where the next two stand is always
+the same. In instant mode the steps stand in the answer.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,8 @@ ALPHABET = (
     "Put these words in alphabetical order: {0}",
     "Order these words by the alphabet: {0}",
 )
+# Which two are put in order, one pair after the other (Knuth, TAOCP 3, 5.3.4).
+NETWORKS = {3: ((0, 1), (1, 2), (0, 1)), 4: ((0, 1), (2, 3), (0, 2), (1, 3), (1, 2))}
 
 
 def sorting(draw: Draw) -> Sample:
@@ -37,27 +39,20 @@ def sorting(draw: Draw) -> Sample:
     asks = ALPHABET if words else DESCEND if down else SORT
     found = sorted(items) if words else sorted(items, key=int, reverse=down)
     question = natural(draw, draw.pick(asks).format(", ".join(items)), polite=False)
-    working = merged(items, found, "<" if words or not down else ">")
+    working = compared(items, found, "<" if words or not down else ">")
     if draw.chance(0.5):
         return said("sort", question, ", ".join(found), working)
     return said("sort", question, f"{working} So {', '.join(found)}.")
 
 
-def merged(items: Sequence[str], found: Sequence[str], sign: str) -> str:
+def compared(items: Sequence[str], found: Sequence[str], sign: str) -> str:
     """The working: `found` are the items in their order, `sign` stands between two of them."""
-    pairs, told = [], []
-    for pair in (items[:2], items[2:]):
-        ordered = sorted(pair, key=found.index)
-        pairs.append(ordered)
-        restated = f"{' and '.join(pair)}: " if len(pair) > 1 else ""
-        told.append(f"{restated}{f' {sign} '.join(ordered)}")
-    left, right = pairs
-    looks = []
-    while left and right:
-        first = left if found.index(left[0]) < found.index(right[0]) else right
-        looks.append(f"{left[0]} and {right[0]}: {first[0]}")
-        del first[0]
-    return f"{', '.join(told)}. {', '.join(looks)}."
+    wires, told = list(items), []
+    for upper, lower in NETWORKS[len(items)]:
+        pair = wires[upper], wires[lower]
+        wires[upper], wires[lower] = sorted(pair, key=found.index)
+        told.append(f"{' and '.join(pair)}: {wires[upper]} {sign} {wires[lower]}")
+    return f"{'. '.join(told)}."
 
 
 def _sortable(draw: Draw, words: bool) -> list[str]:

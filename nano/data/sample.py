@@ -49,7 +49,7 @@ def natural(draw: Draw, text: str, *, polite: bool = True) -> str:
         text = draw.pick(forms).format(text[0].lower() + text[1:], text[:-1], text[-1])
     if draw.chance(0.3) and not text.startswith("I "):
         text = text[0].lower() + text[1:]
-    if draw.chance(0.3) and text[-1] in ".?!":
+    if draw.chance(0.3) and text[-1] in ".?!。？！":
         text = text[:-1]
     return text
 

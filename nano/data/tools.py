@@ -95,11 +95,9 @@ def no_call(draw: Draw) -> Sample:
     if draw.chance(0.3):
         plain = draw.pick((identity, small_talk, arithmetic))(draw)
         return replace(plain, task="no call", tools=schemas)
-    answer: dict[str, Any] = {"role": "assistant", "content": NONE}
     thinking = draw.chance(0.5)
-    if thinking:
-        answer["reasoning_content"] = f"{call.tool.key}: {NO_TOOL}."
-    before = _before(draw, others)
+    before = _before(draw, others, thinking)
+    answer = _refused(call, thinking)
     messages = (*before, {"role": "user", "content": natural(draw, call.request)})
     return Sample("no call", messages, answer, thinking, schemas)
 
@@ -122,23 +120,35 @@ def _key(made: tuple[list[Tool], list[Call]]) -> str:
 def _asked(
     draw: Draw, task: str, request: str, calls: Sequence[Call], tools: Sequence[Tool]
 ) -> Sample:
-    before = _before(draw, tools)
-    first = sum(len(message.get("tool_calls", ())) for message in before)
-    answer: dict[str, Any] = {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [call.as_message(index) for index, call in enumerate(calls, first)],
-    }
     thinking = draw.chance(0.5)
-    if thinking:
-        told = ", ".join(f"{call.tool.key}: {call.tool.name}" for call in calls)
-        answer["reasoning_content"] = f"{told}."
+    before = _before(draw, tools, thinking)
+    first = sum(len(message.get("tool_calls", ())) for message in before)
+    answer = _called(calls, first, thinking)
     messages = (*before, {"role": "user", "content": request})
     return Sample(task, messages, answer, thinking, tuple(tool.schema for tool in tools))
 
 
-def _before(draw: Draw, tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """A system prompt now and then, and up to two turns."""
+def _called(calls: Sequence[Call], first: int, thinking: bool) -> dict[str, Any]:
+    """The calls, `first` of which has that number; before them the tool of each request."""
+    told = ", ".join(f"{call.tool.key}: {call.tool.name}" for call in calls)
+    return _answered(f"{told}.", "", thinking) | {
+        "tool_calls": [call.as_message(index) for index, call in enumerate(calls, first)]
+    }
+
+
+def _refused(call: Call, thinking: bool) -> dict[str, Any]:
+    return _answered(f"{call.tool.key}: {NO_TOOL}.", NONE, thinking)
+
+
+def _answered(working: str, content: str, thinking: bool) -> dict[str, Any]:
+    """The working is a thought, or stands at the beginning of an instant answer."""
+    if thinking:
+        return {"role": "assistant", "content": content, "reasoning_content": working}
+    return {"role": "assistant", "content": f"{working} {content}".rstrip()}
+
+
+def _before(draw: Draw, tools: Sequence[Tool], thinking: bool) -> tuple[Message, ...]:
+    """A system prompt now and then, and up to two turns; of a thought nothing is left there."""
     made: list[Message] = []
     if draw.chance(0.1):
         made.append({"role": "system", "content": plain_system(draw)})
@@ -148,14 +158,18 @@ def _before(draw: Draw, tools: Sequence[Tool]) -> tuple[Message, ...]:
         call = a_call(draw, draw.pick(tools) if fits else draw.pick(SHELF))
         made.append({"role": "user", "content": natural(draw, call.request)})
         if call.tool not in tools:
-            made.append({"role": "assistant", "content": NONE})
+            made.append(_forgotten(_refused(call, thinking)))
             continue
-        asked = [call.as_message(count)]
+        asked = _called([call], count, thinking)
         count += 1
-        results, told = _results(draw, asked)
-        made.append({"role": "assistant", "content": "", "tool_calls": asked})
+        results, told = _results(draw, asked["tool_calls"])
+        made.append(_forgotten(asked))
         made += [*results, {"role": "assistant", "content": _told(told)}]
     return tuple(made)
+
+
+def _forgotten(answer: Message) -> Message:
+    return {key: value for key, value in answer.items() if key != "reasoning_content"}
 
 
 def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], list[str]]:

@@ -28,7 +28,7 @@ generate; nothing was scraped and no other model was asked. Families: {families}
 ## What it cannot do
 
 Anything else. It knows no facts about the world, does not write, translate or reason beyond the
-families above, knows a few hundred English words and some twenty Chinese phrases, sees plain
+families above, knows a few hundred English words and some seventy Chinese phrases, sees plain
 shapes on plain grounds and no photographs. It says so when it notices; often it does not notice.
 Do not use it for anything that matters.
 

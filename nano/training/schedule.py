@@ -5,30 +5,32 @@ from dataclasses import dataclass
 # Steps of each stage (nano/data/mix.py), and their tokens as a share of a full step. Skills that
 # stand alone come in about a hundred small steps: attention forms by steps rather than by tokens.
 STAGES = (
-    ("echo", 110, 0.25), ("lists", 130, 0.25), ("facts", 80, 0.25), ("grid", 180, 0.25),
+    ("echo", 110, 0.25), ("lists", 140, 0.25), ("facts", 110, 0.25), ("grid", 180, 0.25),
     ("at", 100, 0.25), ("where", 140, 0.25), ("match", 180, 0.25), ("place", 120, 0.25),
     ("kinds", 110, 0.25), ("compare", 120, 0.25), ("mirror", 200, 0.25), ("mixed", 180, 0.25),
-    ("all", 440, 0.5), ("tasks", 400, 0.5), ("again", 140, 0.5), ("rest", 100, 0.5),
-    ("sorting", 140, 0.5), ("rest", 100, 0.5), ("seeing", 160, 0.5), ("reckoning", 160, 0.5),
-    ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 100, 0.5), ("counting", 220, 0.5),
-    ("ordering", 220, 0.5), ("summing", 120, 0.5), ("finding", 120, 0.5), ("last", 540, 0.5),
-    ("long", 420, 0.75),
+    ("all", 360, 0.5), ("tasks", 320, 0.5), ("again", 80, 0.5), ("rest", 60, 0.5),
+    ("sorting", 80, 0.5), ("seeing", 160, 0.5), ("reckoning", 160, 0.5),
+    ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 60, 0.5), ("counting", 260, 0.5),
+    ("ordering", 240, 0.5), ("summing", 160, 0.5), ("finding", 200, 0.5), ("spelling", 320, 0.5),
+    ("watching", 100, 0.5), ("calling", 160, 0.5), ("watching", 240, 0.5), ("finding", 240, 0.5),
+    ("summing", 220, 0.5), ("spelling", 200, 0.5), ("end", 460, 0.5), ("long", 370, 0.75),
 )  # fmt: skip
-HELD = ("counting", "ordering", "summing", "finding")  # in these the rate stays where it is
+# In these the rate stays where it is.
+HELD = ("counting", "ordering", "summing", "finding", "spelling", "watching", "calling")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The whole run; the same plan, seed and machine give the same bits."""
 
-    seed: int = 0
+    seed: int = 1
     steps: int = sum(steps for _, steps, _ in STAGES)  # fewer break off
     tokens: int = 8192  # of a full step, about
     micro: int = 2048  # of a pass, padding included
     threads: int = 2  # each takes passes of its own
     rate: float = 3e-3
     warm_up: int = 30  # steps
-    hold: int = 1660  # steps at this rate; then it falls with the tokens left, but in HELD
+    hold: int = 1700  # steps at this rate; then it falls with the tokens left, but in HELD
     prompt_weight: float = 0.05  # of ids that the model only reads, in the drills
     clip: float = 1.0
 

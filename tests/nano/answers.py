@@ -80,7 +80,7 @@ def count(question, answer):
         r"(?:does|often is|count|many) (\w+) (?:appear|in|are there)\b", question, re.IGNORECASE
     )
     listed = items(question.partition(":")[2])
-    if times and times[1] in WORDS:
+    if times and (times[1] in WORDS or len(times[1]) == 1):
         listed = [one for one in (listed or items(question)) if one == times[1]]
     return int(re.findall(r"\d+", answer)[-1]) == len(listed)
 

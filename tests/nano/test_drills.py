@@ -10,7 +10,9 @@ from PIL import Image, ImageSequence
 from nano.data import mix
 from nano.data.draw import Draw
 from nano.data.pictures import PLACES
-from nano.data.words import COLOURS
+from nano.data.words import COLOURS, WORDS
+
+FORMS = WORDS, tuple("abcdefghijklmnopqrstuvwxyz")
 
 
 def asked(sample):
@@ -24,6 +26,23 @@ def shown(sample):
 
 def repeated(sample, answer):
     return asked(sample).endswith(answer) or asked(sample) == f"Echo {answer}"
+
+
+def tallied(sample, answer):
+    listed, _, told = answer.partition(". So ")
+    pairs = [part.split() for part in listed.split(", ")]
+    items = [item for item, _ in pairs]
+    wanted = next(
+        w
+        for w in re.findall(r"\w+", asked(sample).replace(", ".join(items), ""))
+        if w in FORMS[len(w) == 1]
+    )
+    counts = [items[: n + 1].count(wanted) for n in range(len(items))]
+    return (
+        ", ".join(items) in asked(sample)
+        and [int(number) for _, number in pairs] == counts
+        and told == f"{counts[-1]}."
+    )
 
 
 def mirrored(sample, answer):
@@ -143,13 +162,15 @@ def colour_of_cell(image, row, column):
 
 
 CHECKERS = {
-    "echo": repeated, "items": repeated, "mirror": mirrored, "rows": looked_up,
+    "echo": repeated, "items": repeated, "times": repeated, "tally": tallied,
+    "mirror": mirrored, "rows": looked_up,
     "spell": spelt, "sums": summed, "grid": described, "film": filmed, "compare": compared,
     "facts": numbered, "match": matched, "at": found_at, "where": found_where,
     "place": found_where, "kinds": told_by_kind,
 }  # fmt: skip
 WRONG = {
-    "echo": "apple", "items": "1, 2", "mirror": "apple, 1000",
+    "echo": "apple", "items": "1, 2", "times": "17:30", "tally": "apple 1. So 1.",
+    "mirror": "apple, 1000",
     "rows": "Anna: 1000", "spell": "apple: a p l e", "sums": "3 + 4 = 8", "grid": "red circle",
     "film": "1 mauve", "compare": "3 and 4: 3", "facts": "the number of the key is 1000",
     "match": "weather: get_time", "at": "top: mauve circle", "where": "mauve circle: top",

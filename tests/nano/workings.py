@@ -10,7 +10,8 @@ import re
 from tests.nano.answers import ask_line, items
 
 SIGNS = {"+": operator.add, "-": operator.sub, "×": operator.mul}
-LOOK = re.compile(r"(\w+) and (\w+): (\w+)")
+# The two places that a step looks at, for three and for four items.
+NETWORKS = {3: ("01", "12", "01"), 4: ("01", "23", "02", "13", "12")}
 
 
 def summed(question, working):
@@ -51,30 +52,23 @@ def _multiplied(a, b):
         yield f"{a // 10}×{b}={tens}" + (f", {tens}+{carry}={tens + carry}" if carry else "")
 
 
-def merged(question, working):
-    """Pairs in order; then of each two the right one, both at the front of what is left."""
+def compared(question, working):
+    """Each step puts two places in order; in the end all of them are."""
     down = re.search(r"large to|descend|largest|high to", question, re.IGNORECASE)
     given = items(question)
-    pick = (max if down else min) if given[0].isdigit() else min
     key = int if given[0].isdigit() else str
-    pairs, looks = working.partition(" So ")[0].rstrip(".").split(". ")
-    sign = " > " if down and key is int else " < "
-    left, right = (part.split(": ")[-1].split(sign) for part in pairs.split(", "))
-    if [*left, *right] != [*_in_order(given[:2], pick, key), *_in_order(given[2:], pick, key)]:
+    down = bool(down) and key is int
+    steps = working.partition(" So ")[0].rstrip(".").split(". ")
+    if len(steps) != len(NETWORKS[len(given)]):
         return False
-    for look in looks.split(", "):
-        if not left or not right:
+    for step, places in zip(steps, NETWORKS[len(given)], strict=True):
+        upper, lower = map(int, places)
+        pair = [given[upper], given[lower]]
+        given[upper], given[lower] = sorted(pair, key=key, reverse=down)
+        told = f"{' and '.join(pair)}: {given[upper]} {'<>'[down]} {given[lower]}"
+        if step != told:
             return False
-        a, b, found = LOOK.fullmatch(look).groups()
-        if (a, b, found) != (left[0], right[0], pick(a, b, key=key)):
-            return False
-        (left if found == a else right).pop(0)
-    return not left or not right
-
-
-def _in_order(pair, pick, key):
-    first = pick(pair, key=key)
-    return [first, *(one for one in pair if one != first)]
+    return given == sorted(given, key=key, reverse=down)
 
 
 def counted(question, working):
@@ -125,6 +119,6 @@ def row_told(question, working):
 
 
 WORKINGS = {
-    "arithmetic": summed, "large sums": summed, "sort": merged, "count": counted,
+    "arithmetic": summed, "large sums": summed, "sort": compared, "count": counted,
     "letters": lettered, "table": row_told,
 }  # fmt: skip
