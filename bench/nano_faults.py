@@ -245,7 +245,7 @@ FAULTS = (
     Fault("softmax scale without m squared", _no_mscale),
     Fault("rope without yarn", _no_yarn, "large sums"),
     Fault("no routed scaling factor", _no_scaling, "large sums"),
-    Fault("routing weights not normalised", _no_normalising, "large sums"),
+    Fault("routing weights not normalised", _no_normalising, "comparison"),
     Fault("shared expert scaled", _scaled_shared),
     Fault("bias in routing weights", shows_in="large sums", patch=_bias_in_weights),
     Fault("blue before red", _bgr, "clip"),

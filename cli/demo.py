@@ -31,7 +31,10 @@ WEATHER = {
         "description": "Get the weather of a city",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}},
+            "properties": {
+                "city": {"type": "string"},
+                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            },
             "required": ["city"],
         },
     },
@@ -131,7 +134,7 @@ def _call_a_tool(view: "PlainView", engine: "Engine") -> None:
 
     conversation = _instant()
     conversation.tools = [WEATHER]
-    view.say("declared: get_weather(city)", "dim")
+    view.say("declared: get_weather(city, unit)", "dim")
     calls = _ask(view, engine, conversation, "What is the weather in Paris?").tool_calls
     for call in calls:
         result = json.dumps({"temperature": random.randint(0, 35), "sky": random.choice(SKIES)})

@@ -20,6 +20,7 @@ from nano.model.parameters import initial
 from nano.model.shape import NANO, model_config
 from nano.training.allocator import keep_memory
 from nano.training.crew import Crew
+from nano.training.ends import turn
 from nano.training.evaluation import accuracy
 from nano.training.log import forget, plot, record, show
 from nano.training.loop import step
@@ -43,7 +44,7 @@ def main() -> None:
     renderer, graph = Renderer.of(vocabulary), Graph(model_config(run.shape, vocabulary))
     torch.set_num_threads(1)
     crew = Crew(run.plan.threads)
-    _train(run, graph, renderer, crew, args)
+    run = _train(run, graph, renderer, crew, args)
     crew.close()
     plot(args.out)
     if run.step == run.plan.steps:
@@ -52,9 +53,7 @@ def main() -> None:
             sys.stdout.write(f"{family:16s} {share:7.1%} of {args.evaluated} held out\n")
 
 
-def _train(
-    run: Run, graph: Graph, renderer: Renderer, crew: Crew, args: argparse.Namespace
-) -> None:
+def _train(run: Run, graph: Graph, renderer: Renderer, crew: Crew, args: argparse.Namespace) -> Run:
     began = saved = perf_counter()
     forget(args.out, run.step)
     tokens = 0
@@ -63,6 +62,7 @@ def _train(
         now = perf_counter()
         tokens += report.tokens
         record(args.out, run.step, now - began, report)
+        run = turn(args.out, run)
         if run.step % SHOW_EVERY == 0 or run.step == run.plan.steps:
             rate = tokens / (now - began)
             show(report, run.step, run.plan.steps, rate, run.plan.left(run.step) / rate)
@@ -70,6 +70,7 @@ def _train(
             save(args.out, run)
             saved = now
     save(args.out, run)
+    return run
 
 
 def _begin(args: argparse.Namespace) -> Run:

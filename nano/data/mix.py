@@ -10,6 +10,9 @@
     last            everything again, weighed by what is still wrong; counting .. calling as above
     end             the same, with more of what was wrong then
     long            the same, and more contexts of up to 3,000 tokens
+    settling, other end, other long
+                    the second end of the run, with other odds (nano/training/schedule.py)
+    joined          from the mean of both, with more of what the mean loses
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -96,7 +99,14 @@ _LAST = {
     "items": 3, "compare": 4, "rows": 2, "facts": 0.5, "spell": 2, "sums": 3, "grid": 2, "kinds": 2,
     "film": 4, "times": 1,
 }  # fmt: skip
-_END = _LAST | {"letters": 16, "count": 9, "tally": 8, "table": 13}
+_END = _LAST | {
+    "letters": 12, "count": 9, "tally": 5, "table": 24, "comparison": 12, "compare": 6,
+}  # fmt: skip
+_OTHER_END = _LAST | {
+    "letters": 10, "count": 12, "tally": 4, "table": 24, "comparison": 18, "compare": 7,
+    "picture": 46, "clip": 7, "tool result": 16, "two calls": 11, "sort": 15, "arithmetic": 8,
+    "large sums": 4, "system prompt": 7, "no call": 6, "film": 2,
+}  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
     "lists": {"items": 5, "rows": 4, "echo": 1.5},
@@ -147,11 +157,22 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "calling": _part(0.3, _LAST) | {
         "no call": 25, "tool result": 45, "two calls": 12, "one call": 8, "system prompt": 18,
         "small talk": 12, "times": 4},
+    "settling": _part(0.3, _LAST) | {
+        "comparison": 35, "compare": 8, "picture": 75, "tool result": 28, "two calls": 25,
+        "count": 12, "table": 25},
     "last": _LAST,
     "end": _END,
     "long": _END | {
-        "needle 1000": 1.8, "needle 3000": 1.1, "sort": 13, "table": 24, "tool result": 11,
+        "needle 1000": 1.8, "needle 3000": 1.1, "sort": 13, "table": 28, "tool result": 11,
         "picture": 38, "reverse": 13, "comparison": 11},
+    "other end": _OTHER_END,
+    "other long": _OTHER_END | {
+        "needle 1000": 1.8, "needle 3000": 0.9, "arithmetic": 14, "large sums": 6, "letters": 16,
+        "comparison": 14, "reverse": 12},
+    "joined": _OTHER_END | {
+        "needle 1000": 1, "needle 3000": 0.5, "arithmetic": 10, "large sums": 5, "letters": 16,
+        "comparison": 16, "reverse": 12, "picture": 65, "table": 45, "count": 22, "sort": 15,
+        "copy": 8, "rows": 8, "tally": 6, "grid": 5},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

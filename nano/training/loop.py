@@ -58,7 +58,7 @@ def rows_of(run: Run, renderer: Renderer) -> list[Row]:
     plan, made, left = run.plan, list[Row](), run.plan.batch(run.step)
     stage = plan.stage(run.step)
     reading = plan.prompt_weight if stage in mix.DRILLING else 0.0
-    for sample in mix.stream(plan.seed, run.step, stage):
+    for sample in mix.stream(plan.seed, plan.number(run.step), stage):
         made.append(renderer.row(sample, reading))
         left -= len(made[-1].ids)
         if left <= 0:

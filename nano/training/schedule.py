@@ -1,10 +1,12 @@
 """What a step of the run looks like: its stage, its learning rate. Pure functions of the step."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 
 # Steps of each stage (nano/data/mix.py), and their tokens as a share of a full step. Skills that
 # stand alone come in about a hundred small steps: attention forms by steps rather than by tokens.
-STAGES = (
+TRUNK = (
     ("echo", 110, 0.25), ("lists", 140, 0.25), ("facts", 110, 0.25), ("grid", 180, 0.25),
     ("at", 100, 0.25), ("where", 140, 0.25), ("match", 180, 0.25), ("place", 120, 0.25),
     ("kinds", 110, 0.25), ("compare", 120, 0.25), ("mirror", 200, 0.25), ("mixed", 180, 0.25),
@@ -13,10 +15,24 @@ STAGES = (
     ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 60, 0.5), ("counting", 260, 0.5),
     ("ordering", 240, 0.5), ("summing", 160, 0.5), ("finding", 200, 0.5), ("spelling", 320, 0.5),
     ("watching", 100, 0.5), ("calling", 160, 0.5), ("watching", 240, 0.5), ("finding", 240, 0.5),
-    ("summing", 220, 0.5), ("spelling", 200, 0.5), ("end", 460, 0.5), ("long", 370, 0.75),
+    ("summing", 220, 0.5),
 )  # fmt: skip
+# It has two ends, each from where the trunk stops, and goes on from their mean (ends.py).
+FIRST_END = (("spelling", 130, 0.5), ("finding", 70, 0.5), ("end", 460, 0.5), ("long", 370, 0.75))
+SECOND_END = (
+    ("spelling", 80, 0.5), ("settling", 120, 0.5), ("other end", 460, 0.5),
+    ("other long", 370, 0.75),
+)  # fmt: skip
+JOINED = (("joined", 170, 0.75),)
+STAGES = TRUNK + FIRST_END + SECOND_END + JOINED
 # In these the rate stays where it is.
-HELD = ("counting", "ordering", "summing", "finding", "spelling", "watching", "calling")
+HELD = (
+    "counting", "ordering", "summing", "finding", "spelling", "watching", "calling", "settling",
+)  # fmt: skip
+
+FORK, FIRST, SECOND, LAST = accumulate(
+    sum(steps for _, steps, _ in leg) for leg in (TRUNK, FIRST_END, SECOND_END, JOINED)
+)  # steps after which the trunk, the ends and the run are over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +40,7 @@ class Plan:
     """The whole run; the same plan, seed and machine give the same bits."""
 
     seed: int = 1
-    steps: int = sum(steps for _, steps, _ in STAGES)  # fewer break off
+    steps: int = LAST  # fewer break off
     tokens: int = 8192  # of a full step, about
     micro: int = 2048  # of a pass, padding included
     threads: int = 2  # each takes passes of its own
@@ -42,23 +58,34 @@ class Plan:
         """Tokens of a step."""
         return int(self.tokens * _at(step)[1])
 
-    def left(self, step: int, *, held: bool = True) -> int:
-        """Tokens from a step on to the end, with those of HELD or without."""
-        at = found = 0
-        for name, count, share in STAGES:
-            steps = min(at + count, self.steps) - max(at, step)
-            if held or name not in HELD:
-                found += max(0, steps) * int(self.tokens * share)
-            at += count
-        return found
+    def number(self, step: int) -> int:
+        """Which conversations are drawn: the second end has the draws of the first, other odds."""
+        return step - FIRST + FORK if FIRST <= step < SECOND else step
+
+    def left(self, step: int) -> int:
+        """Tokens from a step on to the end of the run."""
+        return _tokens(step, self.steps, self.tokens)
 
     def factor(self, step: int) -> float:
-        """Share of the learning rate at a step: warm-up, constant, decay."""
+        """Share of the learning rate at a step: warm-up, constant, decay to each end."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up
         if step < self.hold:
             return 1.0
-        return self.left(step, held=False) / self.left(self.hold, held=False)
+        end = next((end for end in (FIRST, SECOND) if step < end), LAST)
+        falling = _tokens(self.hold, FIRST, self.tokens, skipped=HELD)
+        return _tokens(step, end, self.tokens, skipped=HELD) / falling
+
+
+def _tokens(begin: int, end: int, full: int, *, skipped: Collection[str] = ()) -> int:
+    """Tokens of the steps from one to another, but in some stages; a full step has `full`."""
+    at = found = 0
+    for name, count, share in STAGES:
+        steps = min(at + count, end) - max(at, begin)
+        if name not in skipped:
+            found += max(0, steps) * int(full * share)
+        at += count
+    return found
 
 
 def _at(step: int) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """A run on disk: everything that the next step depends on, written whole or not at all.
 
-DIR/state.pt     masters, moments, step, plan        DIR/log.jsonl   a line every few steps
+DIR/state.pt     masters, moments, step, plan        DIR/log.jsonl   a line a step
+DIR/fork.pt      the same where the two ends part    DIR/first.pt    and where the first one stops
 DIR/vocabulary.json                                  DIR/loss.png    the plot
 """
 
@@ -18,7 +19,8 @@ from nano.training.masters import Masters
 from nano.training.optimiser import Optimiser
 from nano.training.schedule import Plan
 
-STATE, VOCABULARY = "state.pt", "vocabulary.json"
+STATE, FORK, FIRST = "state.pt", "fork.pt", "first.pt"
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Run:
     step: int = 0  # done so far
 
 
-def save(directory: Path, run: Run) -> None:
+def save(directory: Path, run: Run, name: str = STATE) -> None:
     """Write the state; an older one stays until the new one is complete."""
     optimiser = run.optimiser
     state = {
@@ -44,14 +46,14 @@ def save(directory: Path, run: Run) -> None:
         "second": optimiser.second,
         "count": optimiser.count,
     }
-    partial = directory / f"{STATE}.partial"
+    partial = directory / f"{name}.partial"
     torch.save(state, partial)
-    partial.replace(directory / STATE)
+    partial.replace(directory / name)
 
 
-def load(directory: Path) -> Run | None:
+def load(directory: Path, name: str = STATE) -> Run | None:
     """Read the state, or None where there is none yet."""
-    path = directory / STATE
+    path = directory / name
     if not path.exists():
         return None
     state = torch.load(path, weights_only=True)

@@ -22,7 +22,7 @@ from nano.training.loop import step
 from nano.training.masters import Masters
 from nano.training.muon import orthogonal
 from nano.training.optimiser import Optimiser
-from nano.training.schedule import HELD, STAGES, Plan
+from nano.training.schedule import FIRST, FORK, HELD, LAST, SECOND, STAGES, Plan
 from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
 
 PLAN = Plan(steps=6, tokens=300, micro=512, warm_up=2, rate=3e-3)
@@ -150,16 +150,21 @@ def test_the_patch_embedding_moves_as_one_matrix():
     assert torch.equal(moved.flatten(1), muon.update("q_a_proj.weight", momentum.flatten(1), 4))
 
 
-def test_the_schedule_warms_up_holds_and_ends_near_nothing():
+def test_the_schedule_warms_up_holds_and_ends_near_nothing_three_times():
     plan = Plan()
     factors = [plan.factor(n) for n in range(plan.steps)]
     assert factors[0] == 1 / 30
     assert set(factors[30 : plan.hold + 1]) == {1.0}
-    assert sorted(factors[plan.hold :], reverse=True) == factors[plan.hold :]
-    assert 0 < factors[-1] < 0.001
+    for begin, end in ((plan.hold, FIRST), (FIRST, SECOND), (SECOND, LAST)):
+        leg = factors[begin:end]
+        assert sorted(leg, reverse=True) == leg
+        assert 0 < leg[-1] < 0.001
+    assert factors[FIRST:][:10] == factors[FORK:][:10]
+    assert factors[SECOND] == pytest.approx(0.1, rel=0.02)
     half = next(n for n, factor in enumerate(factors) if n > plan.hold and factor <= 0.5)
-    falling = [plan.left(n, held=False) for n in (plan.hold, half)]
-    assert falling[1] == pytest.approx(falling[0] / 2, rel=1e-3)
+    falls = [plan.batch(n) for n in range(plan.hold, FIRST) if plan.stage(n) not in HELD]
+    before = [plan.batch(n) for n in range(plan.hold, half) if plan.stage(n) not in HELD]
+    assert sum(before) == pytest.approx(sum(falls) / 2, rel=1e-3)
     for name in HELD:
         assert len({factors[n] for n in range(plan.steps) if plan.stage(n) == name}) == 1
 
@@ -172,10 +177,19 @@ def test_the_stages_follow_each_other():
     assert [plan.stage(n) for n in begins[:-1]] == names
     assert [plan.stage(n - 1) for n in begins[1:]] == names
     assert {*names} == {*mix.STAGES}
+    assert {FORK, FIRST, SECOND, LAST} <= {*begins}
+    assert plan.steps == LAST
     assert [plan.batch(n) for n in (0, 1700, plan.steps - 1)] == [2048, 4096, 6144]
     assert plan.left(plan.steps - 2) == 2 * 6144
     assert plan.left(100) == sum(plan.batch(n) for n in range(100, plan.steps))
     assert plan.left(plan.steps) == 0
+
+
+def test_both_ends_draw_alike():
+    plan = Plan()
+    assert [plan.number(n) for n in range(FIRST)] == [*range(FIRST)]
+    assert [plan.number(n) for n in range(FIRST, SECOND)] == [*range(FORK, FIRST)]
+    assert [plan.number(n) for n in range(SECOND, LAST)] == [*range(SECOND, LAST)]
 
 
 def test_evaluation_counts_what_greedy_decoding_would_get_right(
