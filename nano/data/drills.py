@@ -25,10 +25,11 @@ what comes next. They are not evaluated; what grows of them is used by everythin
 
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_lowercase
 
 from nano.data.clips import animated, in_order, in_turn
 from nano.data.draw import Draw
-from nano.data.lists import ALPHABET, COPY, REVERSE, TIMES, marked
+from nano.data.lists import COPY, REVERSE, TIMES, marked
 from nano.data.lookup import FIELDS, NEEDLE, a_number
 from nano.data.numbers import WHOLE, choice, decimal, known
 from nano.data.order import by_initial
@@ -86,7 +87,7 @@ def times(draw: Draw) -> Sample:
 
 def tally(draw: Draw) -> Sample:
     """How often one of two or three letters or words comes."""
-    kinds = draw.some(draw.pick((ALPHABET, ALPHABET, WORDS)), draw.number(2, 3))
+    kinds = draw.some(draw.pick((ascii_lowercase, ascii_lowercase, WORDS)), draw.number(2, 3))
     listed = [draw.pick(kinds) for _ in range(draw.number(6, 14))]
     question = draw.pick(TIMES).format(", ".join(listed), kinds[0])
     return said("tally", question, marked(listed, kinds[0]))

@@ -4,6 +4,7 @@ counting   c 0, h 0, e 0, r 1, r 2, y 2. So 2.     the number so far behind ever
 """
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 from nano.data.draw import Draw
 from nano.data.sample import Sample, natural, said
@@ -41,7 +42,6 @@ SPELL = (
 LETTER = ("How many {1} are in {0}?", "How many times is {1} in the word {0}?",
     "How many letters {1} are in {0}?", "Count the letter {1} in {0}.",
           "How many {1}'s are in {0}?", "How often does {1} appear in {0}?")  # fmt: skip
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 MARKS = ("{0}", "{0}", '"{0}"', "'{0}'")
 
 
@@ -95,7 +95,7 @@ def letters(draw: Draw) -> Sample:
 
 def _lettered(draw: Draw) -> tuple[str, str]:
     word = draw.pick(LETTERED)
-    return word, draw.pick(word if draw.chance(0.75) else ALPHABET)
+    return word, draw.pick(word if draw.chance(0.75) else ascii_lowercase)
 
 
 def _quoted(draw: Draw, asks: Sequence[str], word: str, *more: str) -> str:
@@ -108,13 +108,13 @@ def _items(draw: Draw, least: int, most: int) -> list[str]:
     if kind == "digits":
         return [str(number) for number in draw.some(range(100), count)]
     pool: Sequence[str] = {
-        "words": WORDS, "names": NAMES, "letters": ALPHABET, "cities": CITIES,
+        "words": WORDS, "names": NAMES, "letters": ascii_lowercase, "cities": CITIES,
     }[kind]  # fmt: skip
     return draw.some(pool, count)
 
 
 def _repeated(draw: Draw) -> tuple[list[str], str]:
-    kinds = draw.some(draw.pick((WORDS, WORDS, ALPHABET)), draw.number(2, 3))
+    kinds = draw.some(draw.pick((WORDS, WORDS, ascii_lowercase)), draw.number(2, 3))
     items = [draw.pick(kinds) for _ in range(draw.number(3, 6))]
     return items, kinds[0]
 

@@ -12,7 +12,7 @@
     long            the same, and more contexts of up to 3,000 tokens
     settling, other end, other long
                     the second end of the run, with other odds (nano/training/schedule.py)
-    joined          from the mean of both, with more of what the mean loses
+    mean            from the mean of both, with more of what the mean loses
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -169,7 +169,7 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "other long": _OTHER_END | {
         "needle 1000": 1.8, "needle 3000": 0.9, "arithmetic": 14, "large sums": 6, "letters": 16,
         "comparison": 14, "reverse": 12},
-    "joined": _OTHER_END | {
+    "mean": _OTHER_END | {
         "needle 1000": 1, "needle 3000": 0.5, "arithmetic": 10, "large sums": 5, "letters": 16,
         "comparison": 16, "reverse": 12, "picture": 65, "table": 45, "count": 22, "sort": 15,
         "copy": 8, "rows": 8, "tally": 6, "grid": 5},

@@ -148,7 +148,7 @@ def _answered(working: str, content: str, thinking: bool) -> dict[str, Any]:
 
 
 def _before(draw: Draw, tools: Sequence[Tool], thinking: bool) -> tuple[Message, ...]:
-    """A system prompt now and then, and up to two turns; of a thought nothing is left there."""
+    """A system prompt now and then, and up to two turns; the template leaves their thoughts out."""
     made: list[Message] = []
     if draw.chance(0.1):
         made.append({"role": "system", "content": plain_system(draw)})
@@ -158,18 +158,13 @@ def _before(draw: Draw, tools: Sequence[Tool], thinking: bool) -> tuple[Message,
         call = a_call(draw, draw.pick(tools) if fits else draw.pick(SHELF))
         made.append({"role": "user", "content": natural(draw, call.request)})
         if call.tool not in tools:
-            made.append(_forgotten(_refused(call, thinking)))
+            made.append(_refused(call, thinking))
             continue
         asked = _called([call], count, thinking)
         count += 1
         results, told = _results(draw, asked["tool_calls"])
-        made.append(_forgotten(asked))
-        made += [*results, {"role": "assistant", "content": _told(told)}]
+        made += [asked, *results, {"role": "assistant", "content": _told(told)}]
     return tuple(made)
-
-
-def _forgotten(answer: Message) -> Message:
-    return {key: value for key, value in answer.items() if key != "reasoning_content"}
 
 
 def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], list[str]]:

@@ -1,8 +1,8 @@
-"""Two ends of one run, and their mean, which knows what both know and little of what one imagines.
+"""Two ends of one run, and the mean of their weights, from which it goes on.
 
 Each end is trained from the same state until its learning rate is nothing, on other odds of the
-same tasks. Weights that part late stay in one basin, so that their mean is a model, and its errors
-are fewer than those of either (Wortsman et al., "Model soups", arXiv 2203.05482).
+same tasks. Weights that part late stay in one basin, so that their mean is a model too, one that
+errs less (Wortsman et al., "Model soups", arXiv 2203.05482; what it was worth: docs/log.md).
 """
 
 from pathlib import Path
@@ -13,9 +13,9 @@ from hybrid.errors import CheckpointError
 from nano.training.masters import Masters
 from nano.training.optimiser import Optimiser
 from nano.training.schedule import FIRST, FORK, SECOND
-from nano.training.state import FIRST as FIRST_STATE
-from nano.training.state import FORK as FORK_STATE
 from nano.training.state import Run, load, save
+
+FORK_STATE, FIRST_STATE = "fork.pt", "first.pt"
 
 
 def turn(directory: Path, run: Run) -> Run:

@@ -23,15 +23,15 @@ SECOND_END = (
     ("spelling", 80, 0.5), ("settling", 120, 0.5), ("other end", 460, 0.5),
     ("other long", 370, 0.75),
 )  # fmt: skip
-JOINED = (("joined", 170, 0.75),)
-STAGES = TRUNK + FIRST_END + SECOND_END + JOINED
+FROM_MEAN = (("mean", 170, 0.75),)
+STAGES = TRUNK + FIRST_END + SECOND_END + FROM_MEAN
 # In these the rate stays where it is.
 HELD = (
     "counting", "ordering", "summing", "finding", "spelling", "watching", "calling", "settling",
 )  # fmt: skip
 
 FORK, FIRST, SECOND, LAST = accumulate(
-    sum(steps for _, steps, _ in leg) for leg in (TRUNK, FIRST_END, SECOND_END, JOINED)
+    sum(steps for _, steps, _ in leg) for leg in (TRUNK, FIRST_END, SECOND_END, FROM_MEAN)
 )  # steps after which the trunk, the ends and the run are over
 
 

@@ -19,8 +19,7 @@ from nano.training.masters import Masters
 from nano.training.optimiser import Optimiser
 from nano.training.schedule import Plan
 
-STATE, FORK, FIRST = "state.pt", "fork.pt", "first.pt"
-VOCABULARY = "vocabulary.json"
+STATE, VOCABULARY = "state.pt", "vocabulary.json"
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from hybrid.chat.vocabulary import Vocabulary
 from hybrid.tiny import TinyShape
 from hybrid.tiny.bpe import build_vocabulary, special_names
 from nano.data.render import Renderer
+from nano.training.crew import Crew
 
 SMALL = TinyShape(
     hidden_size=64,
@@ -41,3 +42,10 @@ def nano_vocabulary() -> Vocabulary:
 @pytest.fixture(scope="session")
 def renderer(nano_vocabulary) -> Renderer:
     return Renderer.of(nano_vocabulary)
+
+
+@pytest.fixture
+def crew():
+    crew = Crew(2)
+    yield crew
+    crew.close()

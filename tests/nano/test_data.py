@@ -196,6 +196,12 @@ def test_results_are_told_in_their_order():
             assert sample.answer["reasoning_content"] == ". ".join(named)
 
 
+def test_chinese_is_typed_with_and_without_the_mark_at_its_end():
+    asked = {question(sample) for sample in made("small talk", 300)}
+    marked = {text for text in asked if text[-1] in "。？！"}
+    assert {text[:-1] for text in marked} & asked
+
+
 @pytest.mark.parametrize("family", ["one call", "two calls", "tool result"])
 def test_calls_are_numbered_through_a_conversation(family):
     for sample in made(family, 100):

@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from string import ascii_lowercase
 
 import pytest
 from PIL import Image, ImageSequence
@@ -12,7 +13,7 @@ from nano.data.draw import Draw
 from nano.data.pictures import PLACES
 from nano.data.words import COLOURS, WORDS
 
-FORMS = WORDS, tuple("abcdefghijklmnopqrstuvwxyz")
+FORMS = WORDS, ascii_lowercase
 
 
 def asked(sample):
@@ -26,6 +27,13 @@ def shown(sample):
 
 def repeated(sample, answer):
     return asked(sample).endswith(answer) or asked(sample) == f"Echo {answer}"
+
+
+def told_the_time(sample, answer):
+    times = [re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", part) for part in answer.split(", ")]
+    return (
+        all(times) and len({time[1] for time in times}) == len(times) and repeated(sample, answer)
+    )
 
 
 def tallied(sample, answer):
@@ -162,7 +170,7 @@ def colour_of_cell(image, row, column):
 
 
 CHECKERS = {
-    "echo": repeated, "items": repeated, "times": repeated, "tally": tallied,
+    "echo": repeated, "items": repeated, "times": told_the_time, "tally": tallied,
     "mirror": mirrored, "rows": looked_up,
     "spell": spelt, "sums": summed, "grid": described, "film": filmed, "compare": compared,
     "facts": numbered, "match": matched, "at": found_at, "where": found_where,

@@ -10,48 +10,30 @@ from hybrid.chat.tokenizer import Tokenizer
 from nano.data import mix
 from nano.data.vocabulary import NUMBERS, learnt
 from nano.model.forward import Graph
-from nano.model.parameters import BIAS, initial, is_expert
+from nano.model.parameters import BIAS, is_expert
 from nano.model.rounding import bf16, int4
 from nano.model.shape import model_config
 from nano.training import muon
 from nano.training.balance import balance, skew
-from nano.training.crew import Crew
 from nano.training.evaluation import accuracy, nats
 from nano.training.log import forget, plot, record, show
 from nano.training.loop import step
-from nano.training.masters import Masters
 from nano.training.muon import orthogonal
-from nano.training.optimiser import Optimiser
 from nano.training.schedule import FIRST, FORK, HELD, LAST, SECOND, STAGES, Plan
-from nano.training.state import Run, load, load_vocabulary, save, save_vocabulary
+from nano.training.state import load, load_vocabulary, save, save_vocabulary
+from tests.nano.runs import fresh, same_bits, same_weights
 
 PLAN = Plan(steps=6, tokens=300, micro=512, warm_up=2, rate=3e-3)
-
-
-@pytest.fixture
-def crew():
-    crew = Crew(2)
-    yield crew
-    crew.close()
-
-
-def fresh(shape, vocabulary, plan=PLAN):
-    master = initial(model_config(shape, vocabulary), vocabulary, plan.seed)
-    return Run(plan, shape, Masters.of(master), Optimiser.of(shape.num_attention_heads, master))
-
-
-def same_bits(one, other):
-    return all(torch.equal(one.weights.master[n], w) for n, w in other.weights.master.items())
 
 
 def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(
     small_shape, nano_vocabulary, renderer, crew, tmp_path
 ):
     graph = Graph(model_config(small_shape, nano_vocabulary))
-    straight = fresh(small_shape, nano_vocabulary)
+    straight = fresh(small_shape, nano_vocabulary, PLAN)
     for _ in range(6):
         step(straight, graph, renderer, crew)
-    halted = fresh(small_shape, nano_vocabulary)
+    halted = fresh(small_shape, nano_vocabulary, PLAN)
     for _ in range(3):
         step(halted, graph, renderer, crew)
     save(tmp_path, halted)
@@ -64,7 +46,7 @@ def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(
     forgetful.optimiser.count = 0
     for _ in range(3):
         step(forgetful, graph, renderer, crew)
-    assert not same_bits(forgetful, straight)
+    assert not same_weights(forgetful, straight)
 
 
 def test_a_batch_can_be_learnt_by_heart(small_shape, nano_vocabulary, renderer, crew):
@@ -81,7 +63,7 @@ def test_a_batch_can_be_learnt_by_heart(small_shape, nano_vocabulary, renderer, 
 def test_the_graph_sees_rounded_weights_after_every_step(
     small_shape, nano_vocabulary, renderer, crew
 ):
-    run = fresh(small_shape, nano_vocabulary)
+    run = fresh(small_shape, nano_vocabulary, PLAN)
     step(run, Graph(model_config(small_shape, nano_vocabulary)), renderer, crew)
     for name, master in run.weights.master.items():
         if is_expert(name):
@@ -91,7 +73,7 @@ def test_the_graph_sees_rounded_weights_after_every_step(
 
 
 def test_the_idle_are_favoured(small_shape, nano_vocabulary):
-    run = fresh(small_shape, nano_vocabulary)
+    run = fresh(small_shape, nano_vocabulary, PLAN)
     load_ = torch.tensor([9, 1, 2, 4, 4, 4, 4, 4])
     balance(run.weights, {1: load_}, 0.5)
     bias = run.weights.seen[f"model.layers.1.{BIAS}"]
@@ -195,7 +177,7 @@ def test_both_ends_draw_alike():
 def test_evaluation_counts_what_greedy_decoding_would_get_right(
     small_shape, nano_vocabulary, renderer
 ):
-    run = fresh(small_shape, nano_vocabulary)
+    run = fresh(small_shape, nano_vocabulary, PLAN)
     graph = Graph(model_config(small_shape, nano_vocabulary))
     assert accuracy(graph, run.weights.seen, renderer, ["identity"], 5) == {"identity": 0.0}
 
@@ -217,7 +199,7 @@ def test_evaluation_counts_what_greedy_decoding_would_get_right(
 def test_the_log_is_cut_where_a_run_resumes(
     small_shape, nano_vocabulary, renderer, crew, tmp_path, capsys
 ):
-    run = fresh(small_shape, nano_vocabulary)
+    run = fresh(small_shape, nano_vocabulary, PLAN)
     report = step(run, Graph(model_config(small_shape, nano_vocabulary)), renderer, crew)
     for number in (1, 2, 3):
         record(tmp_path, number, 1.0, report)
