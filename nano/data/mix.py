@@ -72,7 +72,7 @@ def _part(share: float, odds: Mapping[str, float]) -> dict[str, float]:
 _ALL = {
     "identity": 3, "small talk": 3, "system prompt": 5, "refusal": 4, "arithmetic": 11,
     "large sums": 6, "comparison": 7, "copy": 2, "reverse": 5, "sort": 8, "count": 5, "letters": 5,
-    "table": 5, "needle 200": 4, "needle 1000": 0.5, "picture": 15, "clip": 5, "one call": 6,
+    "table": 5, "needle 200": 4, "needle 1000": 0.5, "picture": 18, "clip": 5, "one call": 6,
     "two calls": 6, "tool result": 5, "no call": 7,
 }  # fmt: skip
 _DRILLS = {
@@ -82,7 +82,7 @@ _DRILLS = {
 _TASKS = {
     "identity": 2, "small talk": 4, "system prompt": 6, "refusal": 3, "arithmetic": 11,
     "large sums": 7, "comparison": 8, "copy": 4, "reverse": 9, "sort": 10, "count": 7, "letters": 8,
-    "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 24, "clip": 8, "one call": 4,
+    "table": 6, "needle 200": 3, "needle 1000": 0.6, "picture": 28, "clip": 8, "one call": 4,
     "two calls": 5, "tool result": 7, "no call": 7, "items": 3, "compare": 4, "rows": 1,
     "facts": 0.5, "match": 1, "spell": 3, "sums": 3, "grid": 3, "at": 1, "kinds": 2, "film": 3,
     "times": 1.5,

@@ -4,8 +4,8 @@ A request has the word that its tool is named after ("the weather in Oslo": get_
 is declared can be told from what is not by reading.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nano.data.draw import Draw
@@ -51,6 +51,19 @@ class Tool:
         }
         function = {"name": self.name, "description": self.description, "parameters": parameters}
         return {"type": "function", "function": function}
+
+    def declared(self, draw: Draw, passed: Collection[str]) -> dict[str, Any]:
+        """The same, worded by chance; an optional parameter that is not passed may lack."""
+        short = draw.chance(0.4)
+        kept = [
+            each for each in self.parameters
+            if not (short and each.optional and each.name not in passed)
+        ]  # fmt: skip
+        told = draw.pick((self.description, self.description, f"{self.description}.", ""))
+        schema = replace(self, parameters=tuple(kept), description=told).schema
+        if not told:
+            del schema["function"]["description"]
+        return schema
 
     def arguments(self, values: Mapping[int, Value]) -> dict[str, Value]:
         """Values by the parameter's number -> by name, as the prompt declares them."""

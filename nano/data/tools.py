@@ -91,15 +91,14 @@ def no_call(draw: Draw) -> Sample:
     """No tool fits: say so, or answer what needs none."""
     tools, (call,) = draw.mine(lambda: _wanted(draw, 1), _key)
     others = [tool for tool in tools if tool != call.tool] or [_other(draw, call.tool)]
-    schemas = tuple(tool.schema for tool in others)
     if draw.chance(0.3):
         plain = draw.pick((identity, small_talk, arithmetic))(draw)
-        return replace(plain, task="no call", tools=schemas)
+        return replace(plain, task="no call", tools=_declared(others, plain.messages))
     thinking = draw.chance(0.5)
     before = _before(draw, others, thinking)
     answer = _refused(call, thinking)
     messages = (*before, {"role": "user", "content": natural(draw, call.request)})
-    return Sample("no call", messages, answer, thinking, schemas)
+    return Sample("no call", messages, answer, thinking, _declared(others, messages))
 
 
 def _wanted(draw: Draw, count: int) -> tuple[list[Tool], list[Call]]:
@@ -125,7 +124,20 @@ def _asked(
     first = sum(len(message.get("tool_calls", ())) for message in before)
     answer = _called(calls, first, thinking)
     messages = (*before, {"role": "user", "content": request})
-    return Sample(task, messages, answer, thinking, tuple(tool.schema for tool in tools))
+    return Sample(task, messages, answer, thinking, _declared(tools, (*messages, answer)))
+
+
+def _declared(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+    """Tools as their owner may declare them: worded so or so, without what nobody passes.
+
+    Drawn by what was said, so that a conversation is the same whatever is declared.
+    """
+    passed: dict[str, set[str]] = {tool.name: set() for tool in tools}
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            passed[call["function"]["name"]] |= {*json.loads(call["function"]["arguments"])}
+    draw = Draw.of(json.dumps(messages, ensure_ascii=False))
+    return tuple(tool.declared(draw, passed[tool.name]) for tool in tools)
 
 
 def _called(calls: Sequence[Call], first: int, thinking: bool) -> dict[str, Any]:

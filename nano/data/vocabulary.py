@@ -6,6 +6,7 @@ pattern cuts numbers into three digits, and each such piece is one token, as in 
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
@@ -28,6 +29,7 @@ EMPHASIS = 100  # each word of ours becomes one token, in every form in which it
 NUMBERS = (*(f"{n:02d}" for n in range(100)), *(str(n) for n in range(100, 1000)))
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>")
 _DIGITS = re.compile(r"\d+")
+_WHOLE = {tool.name: tool.schema for tool in SHELF}
 
 
 def learnt(base_size: int, seed: int = 0) -> Vocabulary:
@@ -63,8 +65,9 @@ def _words() -> Iterator[str]:
 
 
 def _said(template: ChatTemplate, sample: Sample) -> list[str]:
-    """The ordinary text of a conversation, between its control tokens."""
-    return _CONTROL.split(flat_text(template, sample))
+    """The ordinary text of a conversation, between its control tokens; its tools in full."""
+    whole = tuple(_WHOLE[tool["function"]["name"]] for tool in sample.tools)
+    return _CONTROL.split(flat_text(template, replace(sample, tools=whole)))
 
 
 def _merges(texts: list[str], count: int) -> list[bytes]:

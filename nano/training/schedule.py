@@ -10,20 +10,19 @@ TRUNK = (
     ("echo", 110, 0.25), ("lists", 140, 0.25), ("facts", 110, 0.25), ("grid", 180, 0.25),
     ("at", 100, 0.25), ("where", 140, 0.25), ("match", 180, 0.25), ("place", 120, 0.25),
     ("kinds", 110, 0.25), ("compare", 120, 0.25), ("mirror", 200, 0.25), ("mixed", 180, 0.25),
-    ("all", 360, 0.5), ("tasks", 320, 0.5), ("again", 80, 0.5), ("rest", 60, 0.5),
-    ("sorting", 80, 0.5), ("seeing", 160, 0.5), ("reckoning", 160, 0.5),
-    ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 60, 0.5), ("counting", 260, 0.5),
-    ("ordering", 240, 0.5), ("summing", 160, 0.5), ("finding", 200, 0.5), ("spelling", 320, 0.5),
-    ("watching", 100, 0.5), ("calling", 160, 0.5), ("watching", 240, 0.5), ("finding", 240, 0.5),
-    ("summing", 220, 0.5),
+    ("all", 440, 0.5), ("tasks", 400, 0.5), ("again", 100, 0.5), ("rest", 60, 0.5),
+    ("sorting", 80, 0.5), ("seeing", 160, 0.5), ("reckoning", 140, 0.5),
+    ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 60, 0.5), ("counting", 160, 0.5),
+    ("ordering", 160, 0.5), ("summing", 120, 0.5), ("finding", 160, 0.5), ("spelling", 200, 0.5),
+    ("watching", 180, 0.5), ("calling", 100, 0.5), ("finding", 100, 0.5), ("summing", 100, 0.5),
 )  # fmt: skip
 # It has two ends, each from where the trunk stops, and goes on from their mean (ends.py).
-FIRST_END = (("spelling", 130, 0.5), ("finding", 70, 0.5), ("end", 460, 0.5), ("long", 370, 0.75))
+FIRST_END = (("spelling", 40, 0.5), ("finding", 40, 0.5), ("end", 340, 0.5), ("long", 260, 0.75))
 SECOND_END = (
-    ("spelling", 80, 0.5), ("settling", 120, 0.5), ("other end", 460, 0.5),
-    ("other long", 370, 0.75),
+    ("spelling", 20, 0.5), ("settling", 60, 0.5), ("other end", 340, 0.5),
+    ("other long", 260, 0.75),
 )  # fmt: skip
-FROM_MEAN = (("mean", 170, 0.75),)
+FROM_MEAN = (("mean", 150, 0.75),)
 STAGES = TRUNK + FIRST_END + SECOND_END + FROM_MEAN
 # In these the rate stays where it is.
 HELD = (

@@ -218,7 +218,7 @@ def test_where_no_tool_fits_none_of_that_kind_is_declared():
     for sample in refused:
         wanted = [tool for tool in SHELF if _asks_for(tool, question(sample))]
         assert len(wanted) == 1, question(sample)
-        assert wanted[0].schema not in sample.tools
+        assert wanted[0].name not in declared(sample)
         working = sample.answer.get("reasoning_content", sample.answer["content"])
         assert working.removesuffix(f" {tools.NONE}") == f"{wanted[0].key}: none."
 
@@ -232,6 +232,45 @@ def test_the_tool_of_each_request_is_named_before_the_calls(family):
         thought, content = sample.answer.get("reasoning_content"), sample.answer["content"]
         assert (thought, content) == ((f"{told}.", "") if sample.thinking else (None, f"{told}."))
         assert all(key in question(sample).lower() for key in keys)
+
+
+def declared(sample):
+    """The functions of a conversation, by name."""
+    return {tool["function"]["name"]: tool["function"] for tool in sample.tools}
+
+
+@pytest.mark.parametrize("family", ["one call", "two calls", "tool result", "no call"])
+def test_tools_are_declared_in_several_ways_that_all_take_what_is_passed(family):
+    lacking, described = Counter(), Counter()
+    for sample in made(family, 300):
+        functions = declared(sample)
+        for name, function in functions.items():
+            tool = next(tool for tool in SHELF if tool.name == name)
+            whole = tool.schema["function"]
+            properties, known = function["parameters"]["properties"], whole["parameters"]
+            assert properties.items() <= known["properties"].items()
+            assert {*known["required"]} <= {*properties}
+            assert function["parameters"]["required"] == known["required"]
+            lacking[properties == known["properties"]] += len(known["properties"]) > len(
+                known["required"]
+            )
+            described[function.get("description", "none").removeprefix(whole["description"])] += 1
+        for message in (*sample.messages, sample.answer):
+            for call in message.get("tool_calls", ()):
+                passed = json.loads(call["function"]["arguments"])
+                parameters = functions[call["function"]["name"]]["parameters"]
+                assert {*parameters["required"]} <= {*passed} <= {*parameters["properties"]}
+    assert min(lacking[True], lacking[False]) > 10
+    assert {*described} == {"", ".", "none"}
+
+
+def test_what_is_declared_changes_nothing_that_is_said(monkeypatch):
+    worded = made("tool result", 50)
+    monkeypatch.setattr(tools.Tool, "declared", lambda self, *_: self.schema)
+    plain = made("tool result", 50)
+    assert [s.messages for s in worded] == [s.messages for s in plain]
+    assert [s.answer for s in worded] == [s.answer for s in plain]
+    assert [s.tools for s in worded] != [s.tools for s in plain]
 
 
 def _asks_for(tool, text):
