@@ -88,7 +88,7 @@ _TASKS = {
     "times": 1.5,
 }  # fmt: skip
 _REST = _TASKS | {
-    "items": 4, "rows": 2, "compare": 6, "copy": 5, "table": 8, "identity": 1, "small talk": 3,
+    "items": 4, "rows": 3, "compare": 6, "copy": 5, "table": 12, "identity": 1, "small talk": 3,
     "refusal": 2, "system prompt": 5,
 }  # fmt: skip
 _LAST = {
@@ -100,11 +100,12 @@ _LAST = {
     "film": 4, "times": 1,
 }  # fmt: skip
 _END = _LAST | {
-    "letters": 12, "count": 9, "tally": 5, "table": 24, "comparison": 12, "compare": 6,
+    "letters": 12, "count": 10, "tally": 5, "table": 24, "comparison": 12, "compare": 6,
+    "picture": 36,
 }  # fmt: skip
 _OTHER_END = _LAST | {
     "letters": 10, "count": 12, "tally": 4, "table": 24, "comparison": 18, "compare": 7,
-    "picture": 46, "clip": 7, "tool result": 16, "two calls": 11, "sort": 15, "arithmetic": 8,
+    "picture": 56, "clip": 7, "tool result": 16, "two calls": 11, "sort": 15, "arithmetic": 8,
     "large sums": 4, "system prompt": 7, "no call": 6, "film": 2,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
@@ -129,7 +130,7 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "all": _ALL | _DRILLS,
     "tasks": _TASKS,
     "again": _part(0.4, _TASKS) | {
-        "items": 20, "rows": 8, "reverse": 20, "copy": 15, "count": 10, "table": 8, "sort": 8},
+        "items": 20, "rows": 10, "reverse": 22, "copy": 12, "count": 10, "table": 16, "sort": 8},
     "rest": _REST,
     "sorting": _part(0.35, _REST) | {
         "sort": 70, "compare": 15, "comparison": 12, "table": 10, "rows": 4},
@@ -156,7 +157,7 @@ STAGES: Mapping[str, Mapping[str, float]] = {
         "picture": 80, "clip": 15, "film": 4, "kinds": 6, "grid": 4},
     "calling": _part(0.3, _LAST) | {
         "no call": 25, "tool result": 45, "two calls": 12, "one call": 8, "system prompt": 18,
-        "small talk": 12, "times": 4},
+        "small talk": 12, "times": 4, "picture": 16},
     "settling": _part(0.3, _LAST) | {
         "comparison": 35, "compare": 8, "picture": 75, "tool result": 28, "two calls": 25,
         "count": 12, "table": 25},
@@ -164,7 +165,7 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "end": _END,
     "long": _END | {
         "needle 1000": 1.8, "needle 3000": 1.1, "sort": 13, "table": 28, "tool result": 11,
-        "picture": 38, "reverse": 13, "comparison": 11},
+        "picture": 56, "reverse": 13, "comparison": 11},
     "other end": _OTHER_END,
     "other long": _OTHER_END | {
         "needle 1000": 1.8, "needle 3000": 0.9, "arithmetic": 14, "large sums": 6, "letters": 16,
