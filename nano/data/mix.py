@@ -100,13 +100,13 @@ _LAST = {
     "film": 4, "times": 1,
 }  # fmt: skip
 _END = _LAST | {
-    "letters": 12, "count": 10, "tally": 5, "table": 24, "comparison": 12, "compare": 6,
-    "picture": 36,
+    "letters": 14, "count": 13, "tally": 5, "table": 24, "comparison": 13, "compare": 6,
+    "picture": 40, "system prompt": 10, "tool result": 11, "sort": 15,
 }  # fmt: skip
 _OTHER_END = _LAST | {
-    "letters": 10, "count": 12, "tally": 4, "table": 24, "comparison": 18, "compare": 7,
-    "picture": 56, "clip": 7, "tool result": 16, "two calls": 11, "sort": 15, "arithmetic": 8,
-    "large sums": 4, "system prompt": 7, "no call": 6, "film": 2,
+    "letters": 14, "count": 14, "tally": 5, "table": 24, "comparison": 18, "compare": 7,
+    "picture": 56, "clip": 7, "tool result": 16, "two calls": 10, "sort": 16, "arithmetic": 8,
+    "large sums": 4, "system prompt": 9, "no call": 6, "film": 2,
 }  # fmt: skip
 STAGES: Mapping[str, Mapping[str, float]] = {
     "echo": {"echo": 1},
@@ -164,16 +164,16 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "last": _LAST,
     "end": _END,
     "long": _END | {
-        "needle 1000": 1.8, "needle 3000": 1.1, "sort": 13, "table": 28, "tool result": 11,
-        "picture": 56, "reverse": 13, "comparison": 11},
+        "needle 1000": 1.8, "needle 3000": 1.1, "table": 28,
+        "picture": 56, "reverse": 13},
     "other end": _OTHER_END,
     "other long": _OTHER_END | {
         "needle 1000": 1.8, "needle 3000": 0.9, "arithmetic": 14, "large sums": 6, "letters": 16,
         "comparison": 14, "reverse": 12},
     "mean": _OTHER_END | {
-        "needle 1000": 1, "needle 3000": 0.5, "arithmetic": 10, "large sums": 5, "letters": 16,
-        "comparison": 16, "reverse": 12, "picture": 65, "table": 45, "count": 22, "sort": 15,
-        "copy": 8, "rows": 8, "tally": 6, "grid": 5},
+        "needle 1000": 1.4, "needle 3000": 0.8, "arithmetic": 11, "large sums": 6, "letters": 20,
+        "comparison": 20, "reverse": 14, "picture": 62, "table": 40, "count": 24, "sort": 18,
+        "system prompt": 12, "copy": 8, "rows": 6, "tally": 7, "grid": 4},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

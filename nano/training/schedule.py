@@ -15,6 +15,7 @@ TRUNK = (
     ("looking", 120, 0.5), ("seeing", 120, 0.5), ("last", 60, 0.5), ("counting", 160, 0.5),
     ("ordering", 160, 0.5), ("summing", 120, 0.5), ("finding", 160, 0.5), ("spelling", 200, 0.5),
     ("watching", 180, 0.5), ("calling", 100, 0.5), ("finding", 100, 0.5), ("summing", 100, 0.5),
+    ("watching", 140, 0.5), ("ordering", 120, 0.5), ("spelling", 260, 0.5), ("counting", 60, 0.5),
 )  # fmt: skip
 # It has two ends, each from where the trunk stops, and goes on from their mean (ends.py).
 FIRST_END = (("spelling", 40, 0.5), ("finding", 40, 0.5), ("end", 340, 0.5), ("long", 260, 0.75))
@@ -22,7 +23,7 @@ SECOND_END = (
     ("spelling", 20, 0.5), ("settling", 60, 0.5), ("other end", 340, 0.5),
     ("other long", 260, 0.75),
 )  # fmt: skip
-FROM_MEAN = (("mean", 150, 0.75),)
+FROM_MEAN = (("mean", 240, 0.75),)
 STAGES = TRUNK + FIRST_END + SECOND_END + FROM_MEAN
 # In these the rate stays where it is.
 HELD = (
