@@ -5,8 +5,10 @@
              decimals                          two tokens that follow each other
     times    times of the day, again           the same, where each has the same colon
     tally    long counts of few kinds          the same or another, at every item
+    among    long counts of one letter         the same, in words never asked about alone
     mirror   a list from its end               looking one token before
     compare  the first of two, many times      knowing how large numbers are, and the alphabet
+    near     numbers in order, all alike       telling one from the next
     rows     many values of one table          matching a name
     facts    numbers out of sentences          matching a thing
     match    requests, and the tool of each    seeing what is declared, and what is not
@@ -28,11 +30,11 @@ from dataclasses import replace
 from string import ascii_lowercase
 
 from nano.data.clips import animated, in_order, in_turn
-from nano.data.draw import Draw
-from nano.data.lists import COPY, REVERSE, TIMES, marked
+from nano.data.draw import Draw, is_held_out
+from nano.data.lists import COPY, LETTER, REVERSE, TIMES, marked
 from nano.data.lookup import FIELDS, NEEDLE, a_number
 from nano.data.numbers import WHOLE, choice, decimal, known
-from nano.data.order import by_initial
+from nano.data.order import DESCEND, SORT, by_initial, compared
 from nano.data.pictures import (
     GROUNDS,
     NONE,
@@ -93,10 +95,37 @@ def tally(draw: Draw) -> Sample:
     return said("tally", question, marked(listed, kinds[0]))
 
 
+def among(draw: Draw) -> Sample:
+    """How often a letter comes in two to four words, or in letters that are no word."""
+    if draw.chance(0.4):
+        kinds = draw.some(ascii_lowercase, draw.number(3, 8))
+        spelt = draw.mine(lambda: _of(draw, kinds, 4, 14), " ".join)
+        told = " ".join(spelt)
+    else:
+        words = draw.some(LETTERED, draw.number(2, 4))
+        told, spelt = ", ".join(words), list("".join(words))
+        kinds = [c for c in dict.fromkeys(spelt) if not _held_out(words, c)]
+        if not kinds:
+            return among(draw)
+    wanted = draw.pick(kinds)
+    return said("among", draw.pick(LETTER).format(told, wanted), marked(spelt, wanted))
+
+
 def mirror(draw: Draw) -> Sample:
     """Up to eight different words or numbers, the last one first."""
     chosen, glue = _different(draw)[: draw.number(3, 8)], draw.pick((" ", ", "))
     return said("mirror", draw.pick(REVERSE).format(glue.join(chosen)), glue.join(chosen[::-1]))
+
+
+def near(draw: Draw) -> Sample:
+    """Three or four numbers of one stretch of ten in order."""
+    low, down = draw.number(0, 90), draw.chance(0.4)
+    numbers = [str(number) for number in range(low, low + 10)]
+    chosen = draw.mine(lambda: draw.some(numbers, draw.number(3, 4)), " ".join)
+    found = sorted(chosen, key=int, reverse=down)
+    working = compared(chosen, found, ">" if down else "<")
+    question = draw.pick(DESCEND if down else SORT).format(", ".join(chosen))
+    return said("near", question, f"{working} So {', '.join(found)}.")
 
 
 def rows(draw: Draw) -> Sample:
@@ -212,6 +241,14 @@ def film(draw: Draw) -> Sample:
     colours = in_turn(draw, draw.number(3, 8))
     video = {"type": "video", "video": animated(draw, colours)}
     return said("film", [video, {"type": "text", "text": draw.pick(TOLD)}], in_order(colours))
+
+
+def _of(draw: Draw, kinds: Sequence[str], least: int, most: int) -> list[str]:
+    return [draw.pick(kinds) for _ in range(draw.number(least, most))]
+
+
+def _held_out(words: Sequence[str], letter: str) -> bool:
+    return any(is_held_out(f"{word}/{letter}") for word in words)
 
 
 def _full(draw: Draw, odds: float) -> Scene:

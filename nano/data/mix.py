@@ -12,7 +12,7 @@
     long            the same, and more contexts of up to 3,000 tokens
     settling, other end, other long
                     the second end of the run, with other odds (nano/training/schedule.py)
-    mean            from the mean of both, with more of what the mean loses
+    mending, mean   from the mean of both, with more of what the mean loses
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -57,7 +57,7 @@ FAMILIES: Mapping[str, Make] = {
 
 DRILLS: Mapping[str, Make] = {
     "echo": drills.echo, "items": drills.items, "times": drills.times, "tally": drills.tally,
-    "mirror": drills.mirror,
+    "mirror": drills.mirror, "among": drills.among, "near": drills.near,
     "compare": drills.compare, "rows": drills.rows,
     "facts": drills.facts, "match": drills.match, "spell": drills.spell, "sums": drills.sums,
     "grid": drills.grid, "at": drills.at, "where": drills.where, "place": drills.place,
@@ -170,10 +170,14 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "other long": _OTHER_END | {
         "needle 1000": 1.8, "needle 3000": 0.9, "arithmetic": 14, "large sums": 6, "letters": 16,
         "comparison": 14, "reverse": 12},
+    "mending": _OTHER_END | {
+        "among": 40, "near": 14, "tally": 16, "count": 34, "letters": 16, "sort": 20,
+        "system prompt": 40, "picture": 70, "copy": 7},
     "mean": _OTHER_END | {
         "needle 1000": 1.4, "needle 3000": 0.8, "arithmetic": 11, "large sums": 6, "letters": 20,
-        "comparison": 20, "reverse": 14, "picture": 62, "table": 40, "count": 24, "sort": 18,
-        "system prompt": 12, "copy": 8, "rows": 6, "tally": 7, "grid": 4},
+        "comparison": 20, "reverse": 14, "picture": 64, "table": 38, "count": 28, "sort": 18,
+        "system prompt": 24, "copy": 8, "rows": 6, "tally": 7, "grid": 4, "among": 14,
+        "near": 8},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

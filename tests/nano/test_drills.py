@@ -9,9 +9,12 @@ import pytest
 from PIL import Image, ImageSequence
 
 from nano.data import mix
-from nano.data.draw import Draw
+from nano.data.draw import Draw, is_held_out
 from nano.data.pictures import PLACES
 from nano.data.words import COLOURS, WORDS
+from tests.nano import answers
+from tests.nano.answers import LETTER
+from tests.nano.workings import WORKINGS
 
 FORMS = WORDS, ascii_lowercase
 
@@ -51,6 +54,24 @@ def tallied(sample, answer):
         and [int(number) for _, number in pairs] == counts
         and told == f"{counts[-1]}."
     )
+
+
+def counted_among(sample, answer):
+    listed, _, told = answer.partition(". So ")
+    letters = [part.split()[0] for part in listed.split(", ")]
+    text = re.split(r" in (?:the word )?", asked(sample))[-1].rstrip("?.")
+    wanted = next(filter(None, LETTER.search(asked(sample)).groups()))
+    counts = [letters[: n + 1].count(wanted) for n in range(len(letters))]
+    right = ", ".join(f"{one} {count}" for one, count in zip(letters, counts, strict=True))
+    return (
+        "".join(letters) == re.sub("[ ,]", "", text)
+        and listed == right
+        and told == f"{counts[-1]}."
+    )
+
+
+def ordered(sample, answer):
+    return answers.sort(asked(sample), answer) and WORKINGS["sort"](asked(sample), answer)
 
 
 def mirrored(sample, answer):
@@ -171,14 +192,15 @@ def colour_of_cell(image, row, column):
 
 CHECKERS = {
     "echo": repeated, "items": repeated, "times": told_the_time, "tally": tallied,
-    "mirror": mirrored, "rows": looked_up,
+    "mirror": mirrored, "among": counted_among, "near": ordered, "rows": looked_up,
     "spell": spelt, "sums": summed, "grid": described, "film": filmed, "compare": compared,
     "facts": numbered, "match": matched, "at": found_at, "where": found_where,
     "place": found_where, "kinds": told_by_kind,
 }  # fmt: skip
 WRONG = {
     "echo": "apple", "items": "1, 2", "times": "17:30", "tally": "apple 1. So 1.",
-    "mirror": "apple, 1000",
+    "mirror": "apple, 1000", "among": "a 1, b 2. So 2.",
+    "near": "1 and 2: 1 < 2. 2 and 3: 2 < 3. 1 and 2: 1 < 2. So 1, 2, 3.",
     "rows": "Anna: 1000", "spell": "apple: a p l e", "sums": "3 + 4 = 8", "grid": "red circle",
     "film": "1 mauve", "compare": "3 and 4: 3", "facts": "the number of the key is 1000",
     "match": "weather: get_time", "at": "top: mauve circle", "where": "mauve circle: top",
@@ -197,3 +219,20 @@ def test_drills_are_right(drill):
 def test_a_wrong_answer_is_found(drill):
     sample = mix.DRILLS[drill](Draw.of("0"))
     assert not CHECKERS[drill](sample, WRONG[drill])
+
+
+@pytest.mark.parametrize("asks", [r"[a-z]+(?:, [a-z]+)+", r"\b[a-z](?: [a-z]\b){3,}"])
+def test_letters_are_never_asked_of_what_is_held_out(asks):
+    questions = [asked(mix.DRILLS["among"](Draw.of(f"{n}"))) for n in range(400)]
+    found = [(q, told[-1]) for q in questions if (told := re.findall(asks, q))]
+    assert len(found) > 50
+    for question, told in found:
+        wanted = next(filter(None, LETTER.search(question).groups()))
+        keys = [f"{word}/{wanted}" for word in told.split(", ")] if "," in told else [told]
+        assert not any(map(is_held_out, keys)), question
+
+
+def test_numbers_that_are_alike_are_never_those_held_out():
+    for n in range(400):
+        listed = answers.items(asked(mix.DRILLS["near"](Draw.of(f"{n}"))))
+        assert not is_held_out(" ".join(listed))
