@@ -31,10 +31,7 @@ WEATHER = {
         "description": "Get the weather of a city",
         "parameters": {
             "type": "object",
-            "properties": {
-                "city": {"type": "string"},
-                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
-            },
+            "properties": {"city": {"type": "string"}},
             "required": ["city"],
         },
     },
@@ -134,7 +131,7 @@ def _call_a_tool(view: "PlainView", engine: "Engine") -> None:
 
     conversation = _instant()
     conversation.tools = [WEATHER]
-    view.say("declared: get_weather(city, unit)", "dim")
+    view.say("declared: get_weather(city)", "dim")
     calls = _ask(view, engine, conversation, "What is the weather in Paris?").tool_calls
     for call in calls:
         result = json.dumps({"temperature": random.randint(0, 35), "sky": random.choice(SKIES)})

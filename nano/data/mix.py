@@ -12,7 +12,8 @@
     long            the same, and more contexts of up to 3,000 tokens
     settling, other end, other long
                     the second end of the run, with other odds (nano/training/schedule.py)
-    mending, mean   from the mean of both, with more of what the mean loses
+    mending, tallying, mean
+                    from the mean of both, with more of what the mean loses
 
 A batch is a pure function of (seed, number): no state has to be kept to go on in the same order.
 """
@@ -173,11 +174,15 @@ STAGES: Mapping[str, Mapping[str, float]] = {
     "mending": _OTHER_END | {
         "among": 40, "near": 14, "tally": 16, "count": 34, "letters": 16, "sort": 20,
         "system prompt": 40, "picture": 70, "copy": 7},
+    "tallying": _OTHER_END | {
+        "count": 65, "tally": 24, "picture": 95, "kinds": 3, "grid": 4, "copy": 11, "table": 34,
+        "reverse": 13, "tool result": 20, "one call": 9, "no call": 8, "system prompt": 14,
+        "letters": 10, "among": 8, "near": 5},
     "mean": _OTHER_END | {
-        "needle 1000": 1.4, "needle 3000": 0.8, "arithmetic": 11, "large sums": 6, "letters": 20,
-        "comparison": 20, "reverse": 14, "picture": 64, "table": 38, "count": 28, "sort": 18,
-        "system prompt": 24, "copy": 8, "rows": 6, "tally": 7, "grid": 4, "among": 14,
-        "near": 8},
+        "needle 1000": 1.4, "needle 3000": 0.8, "arithmetic": 11, "large sums": 6, "letters": 18,
+        "comparison": 20, "reverse": 15, "picture": 68, "table": 38, "count": 44, "sort": 18,
+        "system prompt": 22, "copy": 10, "rows": 6, "tally": 12, "grid": 4, "among": 12,
+        "near": 8, "one call": 7, "no call": 8, "tool result": 18},
 }  # fmt: skip
 DRILLING = tuple(STAGES)[: [*STAGES].index("all")]
 FIRST = {

@@ -23,12 +23,12 @@ SECOND_END = (
     ("spelling", 20, 0.5), ("settling", 60, 0.5), ("other end", 340, 0.5),
     ("other long", 260, 0.75),
 )  # fmt: skip
-FROM_MEAN = (("mending", 420, 0.5), ("mean", 440, 0.75))
+FROM_MEAN = (("mending", 420, 0.5), ("tallying", 240, 0.5), ("mean", 440, 0.75))
 STAGES = TRUNK + FIRST_END + SECOND_END + FROM_MEAN
 # In these the rate stays where it is.
 HELD = (
     "counting", "ordering", "summing", "finding", "spelling", "watching", "calling", "settling",
-    "mending",
+    "mending", "tallying",
 )  # fmt: skip
 
 FORK, FIRST, SECOND, LAST = accumulate(

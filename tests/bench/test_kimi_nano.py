@@ -18,11 +18,11 @@ PICTURES = ("picture", "clip")
 CALLS = ("one call", "two calls")
 BARS = {family: 0.95 if family in PICTURES else 0.97 for family in mix.FAMILIES}
 REACHED = {
-    "identity": 1.0, "small talk": 1.0, "system prompt": 0.98, "refusal": 0.98,
-    "arithmetic": 1.0, "large sums": 1.0, "comparison": 1.0, "copy": 0.99, "reverse": 0.99,
-    "sort": 0.94, "count": 0.96, "letters": 1.0, "table": 0.97, "needle 200": 1.0,
-    "needle 1000": 1.0, "needle 3000": 1.0, "picture": 0.84, "clip": 1.0, "one call": 0.99,
-    "two calls": 1.0, "tool result": 0.99, "no call": 0.99,
+    "identity": 1.0, "small talk": 1.0, "system prompt": 0.99, "refusal": 0.98,
+    "arithmetic": 0.98, "large sums": 0.99, "comparison": 0.97, "copy": 0.98, "reverse": 0.98,
+    "sort": 0.98, "count": 0.97, "letters": 0.99, "table": 0.98, "needle 200": 1.0,
+    "needle 1000": 0.99, "needle 3000": 0.96, "picture": 0.95, "clip": 0.99, "one call": 0.99,
+    "two calls": 1.0, "tool result": 0.98, "no call": 0.99,
 }  # fmt: skip
 FEW, MANY = 10, 100  # conversations of each family
 SLOW = pytest.mark.slow
