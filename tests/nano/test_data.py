@@ -385,4 +385,6 @@ def test_every_family_of_a_stage_comes():
         "no call",
     }
     assert set(mix.STAGES["long"]) >= set(mix.FAMILIES)
-    assert set(mix.STAGES["mixed"]) >= set(mix.DRILLS) - {"echo", "items", "tally", "place"}
+    later = {"among", "near", "tally"}  # than in the first mixture
+    assert set(mix.STAGES["mixed"]) >= set(mix.DRILLS) - {"echo", "items", "place"} - later
+    assert set(mix.STAGES["mean"]) >= later
