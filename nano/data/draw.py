@@ -41,6 +41,10 @@ class Draw:
         left = list(options)
         return [left.pop(self.number(0, len(left) - 1)) for _ in range(count)]
 
+    def many(self, options: Sequence[T], least: int, most: int) -> list[T]:
+        """Several of them, the same one more than once if it comes so."""
+        return [self.pick(options) for _ in range(self.number(least, most))]
+
     def number(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
         return low + int(self.random.random() * (high - low + 1))

@@ -34,7 +34,7 @@ from nano.data.draw import Draw, is_held_out
 from nano.data.lists import COPY, LETTER, REVERSE, TIMES, marked
 from nano.data.lookup import FIELDS, NEEDLE, a_number
 from nano.data.numbers import WHOLE, choice, decimal, known
-from nano.data.order import DESCEND, SORT, by_initial, compared
+from nano.data.order import by_initial, ordered
 from nano.data.pictures import (
     GROUNDS,
     NONE,
@@ -90,7 +90,7 @@ def times(draw: Draw) -> Sample:
 def tally(draw: Draw) -> Sample:
     """How often one of two or three letters or words comes."""
     kinds = draw.some(draw.pick((ascii_lowercase, ascii_lowercase, WORDS)), draw.number(2, 3))
-    listed = [draw.pick(kinds) for _ in range(draw.number(6, 14))]
+    listed = draw.many(kinds, 6, 14)
     question = draw.pick(TIMES).format(", ".join(listed), kinds[0])
     return said("tally", question, marked(listed, kinds[0]))
 
@@ -99,7 +99,7 @@ def among(draw: Draw) -> Sample:
     """How often a letter comes in two to four words, or in letters that are no word."""
     if draw.chance(0.4):
         kinds = draw.some(ascii_lowercase, draw.number(3, 8))
-        spelt = draw.mine(lambda: _of(draw, kinds, 4, 14), " ".join)
+        spelt = draw.mine(lambda: draw.many(kinds, 4, 14), " ".join)
         told = " ".join(spelt)
     else:
         words = draw.some(LETTERED, draw.number(2, 4))
@@ -122,10 +122,8 @@ def near(draw: Draw) -> Sample:
     low, down = draw.number(0, 90), draw.chance(0.4)
     numbers = [str(number) for number in range(low, low + 10)]
     chosen = draw.mine(lambda: draw.some(numbers, draw.number(3, 4)), " ".join)
-    found = sorted(chosen, key=int, reverse=down)
-    working = compared(chosen, found, ">" if down else "<")
-    question = draw.pick(DESCEND if down else SORT).format(", ".join(chosen))
-    return said("near", question, f"{working} So {', '.join(found)}.")
+    question, working, found = ordered(draw, chosen, down=down)
+    return said("near", question, f"{working} So {found}.")
 
 
 def rows(draw: Draw) -> Sample:
@@ -241,10 +239,6 @@ def film(draw: Draw) -> Sample:
     colours = in_turn(draw, draw.number(3, 8))
     video = {"type": "video", "video": animated(draw, colours)}
     return said("film", [video, {"type": "text", "text": draw.pick(TOLD)}], in_order(colours))
-
-
-def _of(draw: Draw, kinds: Sequence[str], least: int, most: int) -> list[str]:
-    return [draw.pick(kinds) for _ in range(draw.number(least, most))]
 
 
 def _held_out(words: Sequence[str], letter: str) -> bool:

@@ -115,7 +115,7 @@ def _items(draw: Draw, least: int, most: int) -> list[str]:
 
 def _repeated(draw: Draw) -> tuple[list[str], str]:
     kinds = draw.some(draw.pick((WORDS, WORDS, ascii_lowercase)), draw.number(2, 3))
-    items = [draw.pick(kinds) for _ in range(draw.number(3, 6))]
+    items = draw.many(kinds, 3, 6)
     return items, kinds[0]
 
 

@@ -36,13 +36,21 @@ def sorting(draw: Draw) -> Sample:
     """Three or four numbers up or down, or words by the alphabet."""
     words, down = draw.chance(0.35), draw.chance(0.3)
     items = draw.mine(lambda: _sortable(draw, words), " ".join)
+    asked, working, found = ordered(draw, items, words=words, down=down)
+    question = natural(draw, asked, polite=False)
+    if draw.chance(0.5):
+        return said("sort", question, found, working)
+    return said("sort", question, f"{working} So {found}.")
+
+
+def ordered(
+    draw: Draw, items: Sequence[str], *, words: bool = False, down: bool = False
+) -> tuple[str, str, str]:
+    """A question that wants items in order, its working, and the order; numbers may go down."""
     asks = ALPHABET if words else DESCEND if down else SORT
     found = sorted(items) if words else sorted(items, key=int, reverse=down)
-    question = natural(draw, draw.pick(asks).format(", ".join(items)), polite=False)
-    working = compared(items, found, "<" if words or not down else ">")
-    if draw.chance(0.5):
-        return said("sort", question, ", ".join(found), working)
-    return said("sort", question, f"{working} So {', '.join(found)}.")
+    question = draw.pick(asks).format(", ".join(items))
+    return question, compared(items, found, "<" if words or not down else ">"), ", ".join(found)
 
 
 def compared(items: Sequence[str], found: Sequence[str], sign: str) -> str:

@@ -215,3 +215,4 @@ SHELF = (
         minutes=_number,
     ),
 )  # fmt: skip
+BY_NAME: Mapping[str, Tool] = {tool.name: tool for tool in SHELF}

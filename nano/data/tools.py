@@ -11,7 +11,7 @@ from typing import Any
 from nano.data.draw import Draw, is_held_out
 from nano.data.numbers import arithmetic
 from nano.data.sample import Message, Sample, natural
-from nano.data.shelf import SHELF, Tool, Value
+from nano.data.shelf import BY_NAME, SHELF, Tool, Value
 from nano.data.talk import identity, plain_system, small_talk
 
 NONE = "I have no tool for that."
@@ -181,9 +181,8 @@ def _before(draw: Draw, tools: Sequence[Tool], thinking: bool) -> tuple[Message,
 
 def _results(draw: Draw, calls: Sequence[Message]) -> tuple[list[Message], list[str]]:
     """What the tools return, and each in words."""
-    tools = {tool.name: tool for tool in SHELF}
     results = [
-        (call["id"], {key: make(draw) for key, make in tools[call["function"]["name"]].returns})
+        (call["id"], {key: make(draw) for key, make in BY_NAME[call["function"]["name"]].returns})
         for call in calls
     ]
     behind: list[Message] = [

@@ -22,14 +22,13 @@ from nano.data.mix import FAMILIES
 from nano.data.numbers import PLACES
 from nano.data.render import flat_text
 from nano.data.sample import Sample
-from nano.data.shelf import SHELF
+from nano.data.shelf import BY_NAME, SHELF
 
 SAMPLES = 300  # conversations of each family
 EMPHASIS = 100  # each word of ours becomes one token, in every form in which it is read or said
 NUMBERS = (*(f"{n:02d}" for n in range(100)), *(str(n) for n in range(100, 1000)))
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>")
 _DIGITS = re.compile(r"\d+")
-_WHOLE = {tool.name: tool.schema for tool in SHELF}
 
 
 def learnt(base_size: int, seed: int = 0) -> Vocabulary:
@@ -66,7 +65,7 @@ def _words() -> Iterator[str]:
 
 def _said(template: ChatTemplate, sample: Sample) -> list[str]:
     """The ordinary text of a conversation, between its control tokens; its tools in full."""
-    whole = tuple(_WHOLE[tool["function"]["name"]] for tool in sample.tools)
+    whole = tuple(BY_NAME[tool["function"]["name"]].schema for tool in sample.tools)
     return _CONTROL.split(flat_text(template, replace(sample, tools=whole)))
 
 

@@ -13,7 +13,7 @@ from hybrid.vision.opening import open_video
 from nano.data import mix, pictures, tools
 from nano.data.draw import Draw, is_held_out
 from nano.data.render import answer_text
-from nano.data.shelf import SHELF
+from nano.data.shelf import BY_NAME, SHELF
 from nano.data.words import COLOURS
 from tests.nano.answers import CHECKERS
 from tests.nano.workings import WORKINGS
@@ -227,7 +227,7 @@ def test_where_no_tool_fits_none_of_that_kind_is_declared():
 def test_the_tool_of_each_request_is_named_before_the_calls(family):
     for sample in made(family, 200):
         called = [call["function"]["name"] for call in sample.answer["tool_calls"]]
-        keys = [next(tool.key for tool in SHELF if tool.name == name) for name in called]
+        keys = [BY_NAME[name].key for name in called]
         told = ", ".join(f"{key}: {name}" for key, name in zip(keys, called, strict=True))
         thought, content = sample.answer.get("reasoning_content"), sample.answer["content"]
         assert (thought, content) == ((f"{told}.", "") if sample.thinking else (None, f"{told}."))
@@ -245,8 +245,7 @@ def test_tools_are_declared_in_several_ways_that_all_take_what_is_passed(family)
     for sample in made(family, 300):
         functions = declared(sample)
         for name, function in functions.items():
-            tool = next(tool for tool in SHELF if tool.name == name)
-            whole = tool.schema["function"]
+            whole = BY_NAME[name].schema["function"]
             properties, known = function["parameters"]["properties"], whole["parameters"]
             assert properties.items() <= known["properties"].items()
             assert {*known["required"]} <= {*properties}
