@@ -134,6 +134,12 @@ def test_what_is_asked_in_evaluation_was_never_asked_in_training(family):
     assert not keys("train") & keys("test")
 
 
+def test_many_may_come_more_than_once_and_in_every_number():
+    drawn = [Draw.of(f"{n}").many("ab", 2, 5) for n in range(200)]
+    assert {len(items) for items in drawn} == {2, 3, 4, 5}
+    assert {item for items in drawn for item in items} == {"a", "b"}
+
+
 def test_the_split_is_a_tenth():
     held = [is_held_out(f"key {n}") for n in range(2000)]
     assert 0.08 < sum(held) / len(held) < 0.12

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hybrid import KIMI_NANO
 from hybrid.chat.tokenizer import Tokenizer
+from hybrid.chat.vocabulary import Vocabulary
 from nano.data import mix
 from nano.data.vocabulary import NUMBERS, learnt
 from nano.model.forward import Graph
@@ -211,8 +213,8 @@ def test_the_log_is_cut_where_a_run_resumes(
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
-def test_the_vocabulary_is_learnt_alike_each_time_and_cuts_numbers_as_kimi_does(tmp_path):
-    vocabulary = learnt(3072)
+def test_the_vocabulary_is_learnt_as_it_ships_and_cuts_numbers_as_kimi_does(tmp_path):
+    vocabulary = learnt(3072, Plan().seed)
     assert len(vocabulary.base) == 3072
     assert b" Paris" in vocabulary.base
     tokenizer = Tokenizer(vocabulary)
@@ -222,4 +224,4 @@ def test_the_vocabulary_is_learnt_alike_each_time_and_cuts_numbers_as_kimi_does(
     assert sorted(digits) == sorted({*map(str.encode, NUMBERS), *(b"%d" % n for n in range(10))})
     save_vocabulary(tmp_path, vocabulary)
     assert load_vocabulary(tmp_path) == vocabulary
-    assert learnt(3072) == vocabulary
+    assert learnt(3072, Plan().seed) == vocabulary == Vocabulary.from_dir(KIMI_NANO)
